@@ -1,0 +1,47 @@
+"""Which values of a graph are constants, and what they hold, without reading weights that nobody asked for."""
+
+from __future__ import annotations
+
+import math
+
+import onnx_ir as ir
+
+from surgeon_passes.walk import is_onnx_op
+
+
+def constant_of(value: ir.Value | None, *, overridable: bool = False) -> ir.TensorProtocol | None:
+    """The tensor a value always holds, or None if it is not a constant.
+
+    Constants are initializers and outputs of ``Constant`` nodes. An initializer that is also a graph input is a
+    default that the caller of the model may override: it counts only with ``overridable``. Sparse and referenced
+    (``ref_attr_name``) constants do not count. The data is not read.
+
+    Args:
+        value: Any value, or None for an omitted optional input.
+        overridable: Whether initializers that are also graph inputs count as constants.
+    """
+    if value is None:
+        return None
+    producer = value.producer()
+    if producer is None:
+        if value.is_graph_input() and not overridable:
+            return None
+        return value.const_value if value.is_initializer() else None
+    if not is_onnx_op(producer, "Constant"):
+        return None
+    return ir.convenience.get_const_tensor(value)
+
+
+def nbytes_of(tensor: ir.TensorProtocol) -> int:
+    """Bytes of a tensor's data, from shape and dtype alone; strings count as their characters."""
+    if tensor.dtype == ir.DataType.STRING:
+        return sum(len(item) for item in tensor.string_data()) if isinstance(tensor, ir.StringTensor) else tensor.size
+    return math.ceil(tensor.size * tensor.dtype.bitwidth / 8)
+
+
+def small_ints(value: ir.Value | None, *, limit: int = 4096) -> list[int] | None:
+    """The elements of a constant integer tensor (axes, shapes, pads) as a flat list; None if unknown or larger."""
+    tensor = constant_of(value)
+    if tensor is None or tensor.size > limit or tensor.dtype not in (ir.DataType.INT64, ir.DataType.INT32):
+        return None
+    return [int(item) for item in tensor.numpy().reshape(-1)]

@@ -1,0 +1,90 @@
+"""Walk every graph of a model: the main one, the bodies of If, Loop and Scan, the local functions.
+
+A pass that visits :func:`scopes` is right inside bodies and functions without further thought; one that visits
+``model.graph`` alone is not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+import onnx_ir as ir
+
+
+@dataclasses.dataclass(frozen=True)
+class Scope:
+    """One graph of a model, and where it is."""
+
+    graph: ir.Graph
+    """The graph itself; for a local function its body."""
+    path: str
+    """Empty for the main graph, else steps such as ``loop_1/body`` or ``function:pkg::Norm``."""
+    opset_imports: Mapping[str, int]
+    """Opset version by domain as it holds here; a function body has its own."""
+    function: ir.Function | None
+    """The local function this graph is, or is nested in."""
+    owner: ir.Node | None
+    """The node whose attribute holds this graph; None for the main graph and for function bodies."""
+
+    @property
+    def opset(self) -> int:
+        """The version of the default operator set here, 0 if it is not imported."""
+        return self.opset_imports.get("", self.opset_imports.get("ai.onnx", 0))
+
+    def label(self, node: ir.Node) -> str:
+        """How a message names ``node``: its path and name, or its operator and first output if it has no name."""
+        own = node.name or f"{node.op_type}({node.outputs[0].name if node.outputs else ''})"
+        return f"{self.path}/{own}" if self.path else own
+
+
+def nested_graphs(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
+    """Yield (attribute name, graph) of each graph a node holds; lists of graphs as ``name[i]``."""
+    for name, attr in node.attributes.items():
+        if attr.is_ref():
+            continue
+        if attr.type == ir.AttributeType.GRAPH:
+            yield name, attr.as_graph()
+        elif attr.type == ir.AttributeType.GRAPHS:
+            for i, graph in enumerate(attr.as_graphs()):
+                yield f"{name}[{i}]", graph
+
+
+def scopes_in(root: Scope) -> Iterator[Scope]:
+    """Yield ``root`` and every graph nested in it, the outer before the inner, however deep, without recursion."""
+    stack = [root]
+    while stack:
+        scope = stack.pop()
+        yield scope
+        inner: list[Scope] = []
+        for node in scope.graph:
+            for name, graph in nested_graphs(node):
+                inner.append(Scope(graph, f"{scope.label(node)}/{name}", scope.opset_imports, scope.function, node))
+        stack.extend(reversed(inner))
+
+
+def function_scope(function: ir.Function) -> Scope:
+    """The body of a local function as a scope."""
+    overload = f":{function.overload}" if function.overload else ""
+    path = f"function:{function.domain}::{function.name}{overload}"
+    return Scope(function.graph, path, function.opset_imports, function, None)
+
+
+def main_scope(model: ir.Model) -> Scope:
+    """The main graph as a scope."""
+    return Scope(model.graph, "", model.opset_imports, None, None)
+
+
+def scopes(model: ir.Model) -> Iterator[Scope]:
+    """Yield every graph of a model: the main graph and its bodies, then each function and its bodies.
+
+    The outer graph comes before the inner. ``reversed(list(scopes(model)))`` gives the inner first.
+    """
+    yield from scopes_in(main_scope(model))
+    for function in list(model.functions.values()):
+        yield from scopes_in(function_scope(function))
+
+
+def is_onnx_op(node: ir.Node, *op_types: str) -> bool:
+    """True if ``node`` is one of ``op_types`` of the default ONNX domain (spelt empty or ``ai.onnx``)."""
+    return node.op_type in op_types and node.domain in ("", "ai.onnx")

@@ -1,0 +1,1 @@
+"""The roof: what people type and read."""
