@@ -6,7 +6,7 @@ import math
 
 import onnx_ir as ir
 
-from surgeon_passes.walk import is_onnx_op
+from surgeon_passes.walk import Scope, is_onnx_op
 
 
 def constant_of(value: ir.Value | None, *, overridable: bool = False) -> ir.TensorProtocol | None:
@@ -45,3 +45,28 @@ def small_ints(value: ir.Value | None, *, limit: int = 4096) -> list[int] | None
     if tensor is None or tensor.size > limit or tensor.dtype not in (ir.DataType.INT64, ir.DataType.INT32):
         return None
     return [int(item) for item in tensor.numpy().reshape(-1)]
+
+
+def add_constant(scope: Scope, tensor: ir.TensorProtocol, name: str, before: ir.Node) -> ir.Value:
+    """Put a new constant into a graph: an initializer, or a Constant node where initializers cannot be.
+
+    Local functions, and bodies nested in them, get Constant nodes: a FunctionProto has no initializers, and engines
+    that inline functions lose those of nested bodies.
+
+    Args:
+        scope: The graph to add to.
+        tensor: The data; its name becomes ``name``.
+        name: A name that occurs nowhere else (:class:`surgeon_passes.names.FreshNames`).
+        before: The node in front of which a Constant node is put.
+    """
+    tensor.name = name
+    kind, shape = ir.TensorType(tensor.dtype), tensor.shape
+    if scope.function is None:
+        value = ir.Value(name=name, const_value=tensor, type=kind, shape=ir.Shape(shape))
+        scope.graph.register_initializer(value)
+        return value
+    node = ir.node("Constant", [], attributes={"value": tensor}, name=name)
+    out = node.outputs[0]
+    out.name, out.type, out.shape = name, kind, ir.Shape(shape)
+    scope.graph.insert_before(before, node)
+    return out
