@@ -60,13 +60,13 @@ def add_constant(scope: Scope, tensor: ir.TensorProtocol, name: str, before: ir.
         before: The node in front of which a Constant node is put.
     """
     tensor.name = name
-    kind, shape = ir.TensorType(tensor.dtype), tensor.shape
+    kind, dims = ir.TensorType(tensor.dtype), tensor.shape.numpy()
     if scope.function is None:
-        value = ir.Value(name=name, const_value=tensor, type=kind, shape=ir.Shape(shape))
+        value = ir.Value(name=name, const_value=tensor, type=kind, shape=ir.Shape(dims))
         scope.graph.register_initializer(value)
         return value
     node = ir.node("Constant", [], attributes={"value": tensor}, name=name)
     out = node.outputs[0]
-    out.name, out.type, out.shape = name, kind, ir.Shape(shape)
+    out.name, out.type, out.shape = name, kind, ir.Shape(dims)
     scope.graph.insert_before(before, node)
     return out
