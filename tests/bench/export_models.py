@@ -1,7 +1,7 @@
 """Export the benchmark's models with random weights: nothing is downloaded, the same seed gives the same file.
 
-Each model is written twice: ``NAME.onnx`` (weights inside) and ``NAME_external/NAME.onnx`` with ``NAME.data`` beside it.
-Weights are random but the graphs are those of the public architectures, which is what a simplifier sees.
+Each model is written twice: ``NAME.onnx`` (weights inside) and ``NAME_external/NAME.onnx`` with ``NAME.data`` beside
+it. Weights are random but the graphs are those of the public architectures, which is what a simplifier sees.
 
 Run it with the interpreter of the ``bench`` extra: ``python tests/bench/export_models.py FOLDER [NAME ...]``.
 """
@@ -106,11 +106,30 @@ EXPORTS: dict[str, Export] = {
 }
 
 
+def trained_looking(model: torch.nn.Module) -> torch.nn.Module:
+    """Replace initial values that no trained model has.
+
+    Biases of zero and gains of one would be merged as duplicates or removed as no-ops, which no trained model allows;
+    convolutions drawn with a tiny deviation let activations vanish, and then a comparison of outputs shows nothing.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    for weight in model.parameters():
+        if weight.numel() > 1 and (weight == weight.flatten()[0]).all():
+            weight.add_(torch.randn_like(weight) * 0.05)
+    return model
+
+
+@torch.no_grad()
 def export(name: str, folder: Path, seed: int) -> Path:
     """Write ``FOLDER/NAME.onnx`` with the TorchScript exporter and return its path."""
     torch.manual_seed(seed)
     wanted = EXPORTS[name]
-    model = FirstTensors(wanted.build().eval(), tuple(wanted.inputs), wanted.outputs)
+    model = FirstTensors(trained_looking(wanted.build().eval()), tuple(wanted.inputs), wanted.outputs)
     samples = tuple(make() for make in wanted.inputs.values())
     path = folder / f"{name}.onnx"
     options: dict[str, Any] = {
@@ -121,7 +140,7 @@ def export(name: str, folder: Path, seed: int) -> Path:
         "do_constant_folding": True,
         "dynamo": False,
     }
-    with torch.no_grad(), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(model, samples, str(path), **options)
     return path
