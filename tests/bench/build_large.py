@@ -100,26 +100,30 @@ class Blocks:
         """Add a random initializer near one, so that long products neither vanish nor overflow."""
         return self.weight((1 + 0.01 * self.rng.standard_normal(shape)).astype(np.float32))
 
+    def tiny(self, *shape: int) -> str:
+        """Add a random initializer near zero."""
+        return self.weight((1e-3 * self.rng.standard_normal(shape)).astype(np.float32))
+
     def ints(self, *values: int) -> str:
         """Add an int64 initializer."""
         return self.weight(np.array(values, np.int64))
 
 
 def chain_block(b: Blocks, x: str, index: int) -> str:
-    """Five nodes in a row."""
+    """Five nodes in a row; near the identity, so that the input is still seen in the output."""
     del index
     x = b.node("Mul", [x, b.small(1, 4, 1, 1)])
-    x = b.node("Add", [x, b.small(1)])
-    x = b.node("Tanh", [x])
+    x = b.node("Sub", [x, b.tiny(1)])
     x = b.node("Neg", [x])
-    return b.node("Relu", [b.node("Neg", [x])])
+    x = b.node("Max", [x, b.weight(np.array(-1e3, np.float32))])
+    return b.node("Min", [x, b.weight(np.array(1e3, np.float32))])
 
 
 def branching_block(b: Blocks, x: str, index: int) -> str:
     """Four branches and their sum, ten nodes."""
     del index
-    arms = [b.node("Mul", [b.node(op, [x]), b.small(1)]) for op in ("Sigmoid", "Tanh", "Softplus", "Relu")]
-    return b.node("Tanh", [b.node("Sum", arms)])
+    arms = [b.node("Mul", [b.node(op, [x]), b.tiny(1)]) for op in ("Sigmoid", "Tanh", "Softplus", "Relu")]
+    return b.node("Neg", [b.node("Sum", [x, *arms])])
 
 
 def _shape_arithmetic(b: Blocks, x: str) -> str:
