@@ -49,3 +49,7 @@ class EngineError(SurgeonError):
 
 class FileError(SurgeonError):
     """A file cannot be read or written: missing, no permission, disk full, not a regular file."""
+
+
+class UndecidedError(SurgeonError):
+    """A question could not be answered either way; the message says why and what would help."""

@@ -1,0 +1,131 @@
+"""The command line: what exists, and how an error becomes one sentence and an exit code.
+
+Commands live one to a file under ``surgeon.commands`` and are imported when they run: ``surgeon --help`` costs no more
+than click.
+
+Exit codes: 0 done, 1 a finding (engines differ, a rewrite altered a value), 2 usage or bad input, 3 could not decide.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from surgeon.version import __version__
+
+DONE, FINDING, BAD_INPUT, UNDECIDED = 0, 1, 2, 3
+
+_COMMANDS = {
+    "inspect": "What is in a model: inputs, outputs, operators, types, sizes.",
+    "rewrite": "Run passes on a model, verified if asked, and save the result.",
+    "extract": "Cut a piece out of a model, as a model that runs.",
+    "passes": "The catalogue of passes and recipes, with their options.",
+    "run": "Run a model on an engine and show or save its outputs.",
+    "compare": "Compare two engines, or two models, output by output or layer by layer.",
+    "doctor": "What is installed, which engines work here, a self-test of each.",
+    "demo": "The whole story on a small model, in under a minute.",
+}
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands are known by name and imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's signature)
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"surgeon.commands.{cmd_name}")
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            close = difflib.get_close_matches(args[0], _COMMANDS, n=1)
+            hint = f" Did you mean '{close[0]}'?" if close else " See 'surgeon --help'."
+            raise click.UsageError(f"there is no command '{args[0]}'.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="surgeon")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def surgeon(debug: bool) -> None:
+    """Rewrite ONNX graphs, prove that an engine still computes the same, name the culprit when it does not."""
+    del debug  # read from the arguments by main, which must know it before anything can fail
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: What was typed, without the program's name.
+
+    Returns:
+        The exit code.
+    """
+    debug = "--debug" in arguments
+    if debug:
+        arguments = ["--debug", *(a for a in arguments if a != "--debug")]
+    try:
+        result = surgeon.main(args=arguments, standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted; nothing was left half-written", BAD_INPUT, debug)
+    except click.ClickException as error:
+        return _fail(_usage_sentence(error), BAD_INPUT, debug)
+    except BrokenPipeError:
+        # The reader of our output went away; the interpreter must not complain about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:  # noqa: BLE001  (the roof is where every error ends)
+        return _fail(*_sentence(error), debug)
+    return result if isinstance(result, int) else DONE
+
+
+def _usage_sentence(error: click.ClickException) -> str:
+    ctx = getattr(error, "ctx", None)
+    help_hint = f" (see '{ctx.command_path} --help')" if ctx is not None else ""
+    return error.format_message().rstrip(".") + help_hint
+
+
+def _sentence(error: Exception) -> tuple[str, int]:
+    from surgeon_passes.errors import SurgeonError, UndecidedError
+
+    if isinstance(error, UndecidedError):
+        return str(error), UNDECIDED
+    if isinstance(error, SurgeonError):
+        return str(error), BAD_INPUT
+    if isinstance(error, MemoryError):
+        return "out of memory; try a machine with more, or a smaller piece of the model (surgeon extract)", BAD_INPUT
+    words = " ".join(str(error).split())[:300]
+    return f"this is a bug in surgeon: {type(error).__name__}: {words}; --debug shows where", UNDECIDED
+
+
+def _fail(sentence: str, code: int, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    click.echo(f"surgeon: {sentence}", err=True)
+    return code

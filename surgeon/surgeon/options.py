@@ -1,0 +1,80 @@
+"""Arguments and options that several commands share, spelt once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+WEIGHTS = ("auto", "inline", "external", "keep")
+
+
+def model_argument(function: _F) -> _F:
+    """MODEL: the file to read."""
+    return click.argument("model", type=click.Path(path_type=Path))(function)
+
+
+def output_option(function: _F) -> _F:
+    """-o: the file to write."""
+    return click.option(
+        "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="OUT", help="The model to write."
+    )(function)
+
+
+def allow_external_option(function: _F) -> _F:
+    """--allow-external."""
+    return click.option(
+        "--allow-external", is_flag=True, help="Accept weights outside the model's folder (.., absolute paths, links)."
+    )(function)
+
+
+def json_option(function: _F) -> _F:
+    """--json."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")(function)
+
+
+def weights_options(function: _F) -> _F:
+    """--weights, --keep-weights and --shard-size."""
+    for decorate in (
+        click.option(
+            "--shard-size", metavar="SIZE", help="Start a new data file before one exceeds SIZE (2GB, 500MiB)."
+        ),
+        click.option("--keep-weights", is_flag=True, help="Leave external weights in the file they are in."),
+        click.option(
+            "--weights",
+            type=click.Choice(WEIGHTS[:3]),
+            default="auto",
+            show_default=True,
+            help="Where weights go: as in the source, into the model file, or into a data file beside it.",
+        ),
+    ):
+        function = decorate(function)
+    return function
+
+
+def dims_option(function: _F) -> _F:
+    """--dims."""
+    return click.option(
+        "--dims", default="", metavar="N=1,SEQ=128", help="Sizes of symbolic dimensions of the sample inputs."
+    )(function)
+
+
+def parse_dims(text: str) -> dict[str, int]:
+    """``N=1,seq=128`` as a dict.
+
+    Raises:
+        BadOptionError: Not of that form, or a size that is not a number above -1.
+    """
+    from surgeon_passes.errors import BadOptionError
+
+    sizes: dict[str, int] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        name, _, size = part.rpartition("=")
+        if not name or not size.isdigit():
+            raise BadOptionError(f"'{part}' is not a dimension", hint="write NAME=SIZE")
+        sizes[name.strip()] = int(size)
+    return sizes
