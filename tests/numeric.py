@@ -18,10 +18,10 @@ def model_of(text: str) -> ir.Model:
 def random_array(rng: np.random.Generator, elem_type: int, shape: list[int]) -> np.ndarray:
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem_type))
     if dtype == np.bool_:
-        return rng.random(shape) < 0.5
+        return np.asarray(rng.random(shape) < 0.5)
     if dtype.kind in "iu":
-        return rng.integers(0, 4, shape).astype(dtype)
-    return rng.standard_normal(shape).astype(np.float32).astype(dtype)
+        return np.asarray(rng.integers(0, 4, shape), dtype)
+    return np.asarray(rng.standard_normal(shape), np.float32).astype(dtype)
 
 
 def feeds_of(proto: onnx.ModelProto, dims: dict[str, int] | None = None, seed: int = 0) -> dict[str, np.ndarray]:
