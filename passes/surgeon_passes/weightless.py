@@ -22,9 +22,14 @@ class Weightless:
 
     Args:
         model: The model; it is only read, and of its weights only the small ones.
+        own_names: Keep the names of values and nodes, for messages that people read; :meth:`value_of` then finds
+            nothing.
+        data: Keep the data of small constants. Without it every constant is written with no elements at all, which
+            is what onnx's checker accepts where data is missing.
     """
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, *, own_names: bool = False, data: bool = True) -> None:
+        self._own_names, self._data = own_names, data
         self.proto = onnx.ModelProto(ir_version=model.ir_version or 8)
         """The model; initializers that a caller may override are plain inputs, large ones have no data."""
         self.values: list[ir.Value] = []
@@ -44,6 +49,8 @@ class Weightless:
         return self.values[int(number)] if number.isdecimal() and int(number) < len(self.values) else None
 
     def _name(self, value: ir.Value) -> str:
+        if self._own_names:
+            return value.name or ""
         name = self._names.get(value)
         if name is None:
             name = self._names[value] = f"v{len(self.values)}"
@@ -67,7 +74,7 @@ class Weightless:
         proto.name = "g"
         for value in graph.initializers.values():
             if value.const_value is not None and not value.is_graph_input():
-                _fill_tensor(proto.initializer.add(), value.const_value, self._name(value))
+                self._tensor(proto.initializer.add(), value.const_value, self._name(value))
         for node in graph:
             self._node(node, proto.node.add())
         proto.output.extend(onnx.ValueInfoProto(name=self._name(value)) for value in graph.outputs)
@@ -89,6 +96,8 @@ class Weightless:
         proto.op_type = node.op_type
         if node.domain:
             proto.domain = node.domain
+        if self._own_names and node.name:
+            proto.name = node.name
         if node.overload:
             proto.overload = node.overload
         proto.input.extend("" if value is None else self._name(value) for value in node.inputs)
@@ -108,13 +117,20 @@ class Weightless:
             self._bodies.extend((graph, proto.graphs.add()) for graph in attr.as_graphs())
         elif attr.type == ir.AttributeType.TENSOR:
             proto.name, proto.type = attr.name, onnx.AttributeProto.TENSOR
-            _fill_tensor(proto.t, attr.as_tensor(), "")
+            self._tensor(proto.t, attr.as_tensor(), "")
         elif attr.type == ir.AttributeType.TENSORS:
             proto.name, proto.type = attr.name, onnx.AttributeProto.TENSORS
             for tensor in attr.as_tensors():
-                _fill_tensor(proto.tensors.add(), tensor, "")
+                self._tensor(proto.tensors.add(), tensor, "")
         else:
             ir.serde.serialize_attribute_into(proto, attr)
+
+    def _tensor(self, proto: onnx.TensorProto, tensor: ir.TensorProtocol, name: str) -> None:
+        if self._data:
+            _fill_tensor(proto, tensor, name)
+        else:
+            proto.name, proto.data_type = name, tensor.dtype.value
+            proto.dims.append(0)
 
 
 def _add_opsets(proto: onnx.ModelProto | onnx.FunctionProto, imports: dict[str, int]) -> None:
