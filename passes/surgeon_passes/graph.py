@@ -93,6 +93,8 @@ def _parse(data: bytes) -> onnx.ModelProto:
 
 def _parse_text(path: Path) -> onnx.ModelProto:
     try:
+        if text_format_of(path) == "onnxtxt":
+            return onnx.parser.parse_model(path.read_text("utf-8"))
         return onnx.load(str(path), format=text_format_of(path), load_external_data=False)
     except Exception as error:
         words = " ".join(str(error).split())[:200]

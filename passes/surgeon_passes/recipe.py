@@ -24,7 +24,7 @@ from typing import Any
 from surgeon_passes.catalogue import did_you_mean, find_pass, parse_step
 from surgeon_passes.contract import Pass
 from surgeon_passes.errors import BadOptionError
-from surgeon_passes.spec import build, spec_of
+from surgeon_passes.spec import build, options_of, spec_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,8 +126,6 @@ def recipe_text(recipe: Recipe) -> str:
 
 
 def _step_lines(step: Pass) -> list[str]:
-    from surgeon_passes.spec import options_of
-
     name = spec_of(step)
     if "." in name.partition(":")[0] or name.startswith("gs:"):
         return [f"pass = {_toml_string(name)}"]

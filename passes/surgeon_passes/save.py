@@ -100,10 +100,13 @@ def _layout(model: ir.Model) -> Weights:
 
 
 def _save_text(model: ir.Model, path: Path) -> list[Path]:
-    proto = to_proto(model)
-    text = onnx.serialization.registry.get(text_format_of(path) or "protobuf").serialize_proto(proto)
+    proto, kind = to_proto(model), text_format_of(path) or ""
+    if kind == "onnxtxt":
+        text = onnx.printer.to_text(proto).encode()
+    else:
+        text = onnx.serialization.registry.get(kind).serialize_proto(proto)
     with staged() as files, files.open(path) as out:
-        out.write(text if isinstance(text, bytes) else text.encode())
+        out.write(text)
     return [path]
 
 
