@@ -68,12 +68,17 @@ class SetAside:
 
     def __init__(self, proto: onnx.ModelProto) -> None:
         self.types: list[dict[str, onnx.TypeProto]] = []
+        self._cleared: list[tuple[onnx.ValueInfoProto, onnx.TypeProto]] = []
         self.training = [onnx.TrainingInfoProto.FromString(t.SerializeToString()) for t in proto.training_info]
         for graph in _all_graphs(proto):
             self.types.append(self._take_types(graph))
 
-    @staticmethod
-    def _take_types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
+    def restore(self) -> None:
+        """Give the ModelProto that was read its types back."""
+        for info, kind in self._cleared:
+            info.type.CopyFrom(kind)
+
+    def _take_types(self, graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
         taken: dict[str, onnx.TypeProto] = {}
         for infos in (graph.input, graph.output, graph.value_info):
             for info in infos:
@@ -81,6 +86,7 @@ class SetAside:
                     kind = onnx.TypeProto()
                     kind.CopyFrom(info.type)
                     taken[info.name] = kind
+                    self._cleared.append((info, kind))
                     info.ClearField("type")
         return taken
 
@@ -106,7 +112,7 @@ def _bodies(proto: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.GraphP
 
 
 def set_aside(proto: onnx.ModelProto) -> SetAside:
-    """Take out of ``proto``, in place, the types that onnx_ir cannot read."""
+    """Take out of ``proto``, in place, the types that onnx_ir cannot read; ``restore`` undoes it."""
     return SetAside(proto)
 
 

@@ -179,6 +179,8 @@ def from_proto(proto: onnx.ModelProto) -> ir.Model:
             model = ir.from_proto(proto)
     except Exception as error:
         raise BadModelError(f"is not a valid ONNX graph: {_cause(error)}") from error
+    finally:
+        aside.restore()
     fidelity.keep(proto, model, aside)
     return model
 
