@@ -43,6 +43,21 @@ class Weightless:
         while self._bodies:
             self._body(*self._bodies.pop())
 
+    @property
+    def keeps_data(self) -> bool:
+        """Whether small constants have their data."""
+        return self._data
+
+    def name_of(self, value: ir.Value) -> str:
+        """The name in the proto of a value."""
+        return self._name(value)
+
+    def add_overridable(self, proto: onnx.GraphProto, graph: ir.Graph) -> None:
+        """Add the initializers of a graph that are its inputs too, for those who take them for constants."""
+        for value in graph.initializers.values():
+            if value.const_value is not None and value.is_graph_input():
+                self._tensor(proto.initializer.add(), value.const_value, self._name(value))
+
     def value_of(self, name: str) -> ir.Value | None:
         """The value that a name of the proto stands for."""
         number = name[1:]
