@@ -8,11 +8,12 @@ import onnx_ir as ir
 
 from surgeon_passes.clone_nodes import NodeCloner, clone_value, copy_graph_facts
 from surgeon_passes.errors import BadModelError, BadOptionError, RefusalError
-from surgeon_passes.fidelity import OPSETS, TYPES
+from surgeon_passes.fidelity import TRAINING, TYPES
 from surgeon_passes.find_scope import Place
-from surgeon_passes.infer_types import check_model, fact_of, infer_types, is_generated
+from surgeon_passes.infer_types import AllComputed, check_model, fact_of, infer_types, is_generated
 from surgeon_passes.order import dependencies, is_sorted, nodes_inside
 from surgeon_passes.piece_boundary import Piece
+from surgeon_passes.settle_shapes import settle
 
 
 def build_piece(
@@ -62,36 +63,48 @@ def build_piece(
 def _interface_types(
     model: ir.Model, piece: Piece, observed: Mapping[str, ir.TypeAndShape]
 ) -> dict[ir.Value, ir.TypeAndShape]:
-    """The type of every input and output; inference runs once, and only if something is not declared."""
+    """The type of every input and output; inference runs only if something is not declared or may be wrong."""
+    # A wrong value info harms nobody until it becomes an input's type, which runtimes enforce.
+    cuts = {value for value in piece.inputs if value.producer() is not None}
     interface = dict.fromkeys((*piece.inputs, *piece.outputs))
-    unclear = [value for value in interface if _incomplete(value)]
-    facts = infer_types(model, only=unclear) if unclear else {}
-    types = {}
+    unclear = [value for value in interface if value in cuts or _incomplete(value, _declared(value))]
+    types = {value: _declared(value) for value in interface}
+    if unclear:
+        certain = infer_types(model, only=unclear, forget=AllComputed())
+        types.update({value: settle(types[value], certain.get(value)).fact for value in unclear})
+        unclear = [value for value in unclear if _incomplete(value, types[value])]
+    if unclear:
+        told = infer_types(model, only=unclear)
+        types.update({value: settle(types[value], told.get(value)).fact for value in unclear})
     for value in interface:
-        fact = fact_of(value, facts) if _incomplete(value) else ir.TypeAndShape(value.type, value.shape)
-        fact = _with_observed(fact, observed.get(value.name or ""))
-        unknown = ""
-        if fact.type is None:
-            unknown = "" if _has_other_type(value) else "type"
-        elif fact.shape is None and isinstance(fact.type, ir.TensorType):
-            unknown = "number of dimensions"  # the checker wants it of every input and output
-        if unknown:
-            raise BadOptionError(
-                f"the {unknown} of tensor '{value.name}' is not known, so the piece cannot be given it or return it",
-                hint="run the model once to see it (--feeds), or cut elsewhere",
-            )
-        types[value] = fact
+        types[value] = _with_observed(types[value], observed.get(value.name or ""))
+        _refuse_unknown(value, types[value])
     return types
 
 
-def _incomplete(value: ir.Value) -> bool:
-    if value.type is None:
+def _declared(value: ir.Value) -> ir.TypeAndShape:
+    return fact_of(value, {})
+
+
+def _incomplete(value: ir.Value, fact: ir.TypeAndShape) -> bool:
+    if fact.type is None:
         return not _has_other_type(value)
-    if not isinstance(value.type, ir.TensorType):
+    if not isinstance(fact.type, ir.TensorType):
         return False
-    return value.shape is None or any(
-        not isinstance(d, int) and (d.value is None or is_generated(d)) for d in value.shape
-    )
+    return fact.shape is None or any(not isinstance(d, int) and d.value is None for d in fact.shape)
+
+
+def _refuse_unknown(value: ir.Value, fact: ir.TypeAndShape) -> None:
+    unknown = ""
+    if fact.type is None:
+        unknown = "" if _has_other_type(value) else "type"
+    elif fact.shape is None and isinstance(fact.type, ir.TensorType):
+        unknown = "number of dimensions"  # the checker wants it of every input and output
+    if unknown:
+        raise BadOptionError(
+            f"the {unknown} of tensor '{value.name}' is not known, so the piece cannot be given it or return it",
+            hint="run the model once to see it (--feeds), or cut elsewhere",
+        )
 
 
 def _has_other_type(value: ir.Value) -> bool:
@@ -178,8 +191,8 @@ def _model_of(model: ir.Model, graph: ir.Graph) -> ir.Model:
         metadata_props=dict(model.metadata_props),
         device_configurations=model.device_configurations,
     )
-    if OPSETS in model.meta:
-        made.meta[OPSETS] = model.meta[OPSETS]
+    # Where the weights are, among other things; training would refer to what is not there any more.
+    made.meta.update({key: fact for key, fact in model.meta.items() if key != TRAINING})
     _check(made)
     return made
 

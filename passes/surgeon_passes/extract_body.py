@@ -134,7 +134,7 @@ def _as_model(
         doc_string=function.graph.doc_string,
         metadata_props=dict(function.metadata_props),
     )
-    return ir.Model(
+    made_model = ir.Model(
         graph,
         ir_version=model.ir_version,
         producer_name=model.producer_name,
@@ -146,3 +146,5 @@ def _as_model(
         metadata_props=dict(model.metadata_props),
         device_configurations=model.device_configurations,
     )
+    made_model.meta.update(model.meta)
+    return made_model

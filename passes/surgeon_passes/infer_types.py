@@ -23,6 +23,13 @@ Facts = dict[ir.Value, ir.TypeAndShape]
 _GENERATED = re.compile(r"^unk__\d+$")
 
 
+class AllComputed:
+    """As ``forget``: believe nothing that is declared about outputs of nodes, only inputs and constants."""
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, ir.Value) and value.producer() is not None
+
+
 def is_generated(dim: int | ir.SymbolicDim) -> bool:
     """Whether inference made this symbol up; it then only says which dimensions are equal."""
     return not isinstance(dim, int) and dim.value is not None and _GENERATED.match(dim.value) is not None

@@ -305,6 +305,15 @@ def test_the_model_is_left_as_it_was() -> None:
     assert {v.name: len(v.uses()) for n in model.graph for v in n.outputs} == uses
 
 
+def test_a_wrong_value_info_does_not_become_an_input_type() -> None:
+    model = model_of(BRANCHES)
+    for name, dims in (("h", [1, 4]), ("s", [7])):
+        value = next(v for n in model.graph for v in n.outputs if v.name == name)
+        value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(dims)
+    piece = extract_piece(model, inputs=["h", "s"], outputs=["out"])
+    assert [str(v.shape) for v in piece.graph.inputs[:2]] == ["[N,4]", "[N,4]"]
+
+
 def test_names_metadata_and_tensors_are_kept() -> None:
     model = model_of(BRANCHES)
     model.metadata_props["author"] = "someone"
