@@ -318,7 +318,10 @@ class _Builder:
         self.tensors += inputs
         self.grow(size, bodies=True)
         self.node("Neg", ["x"], TensorProto.FLOAT, first)
-        outputs = self.rng.sample(self.own, min(len(self.own), self.rng.randint(1, 4)))
+        # Mostly what nobody reads: whoever reads it would be dead, and whatever is an output resists rewriting.
+        read = {name for node in self.nodes for name in node.input}
+        ends = [t for t in self.own if t[0] not in read or self.rng.random() < 0.05]
+        outputs = self.rng.sample(ends, self.rng.randint(1 + len(ends) // 2, len(ends)))
         return helper.make_model(
             self.graph("random", inputs, outputs),
             functions=_functions(self.opset),

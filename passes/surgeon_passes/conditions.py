@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from surgeon_passes.fidelity import SPARSE
 from surgeon_passes.order import dependencies, find_cycle
-from surgeon_passes.walk import Scope, function_scope, main_scope, nested_graphs, scopes
+from surgeon_passes.walk import Scope, function_scope, main_scope, nested_graphs, scopes, title
 
 _GRAPH_TYPES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
@@ -202,7 +202,7 @@ class _Reader:
     def _declare(self, frame: _Frame, value: ir.Value, by: ir.Node | str) -> None:
         name = value.name
         if not name:
-            who = by if isinstance(by, str) else f"an output of node {_own_label(by)}"
+            who = by if isinstance(by, str) else f"an output of node {title(by)}"
             self._say(frame.scope, f"{who} has no name")
             return
         if name in frame.own:
@@ -218,7 +218,7 @@ class _Reader:
             if value is not None and self.table.get(value.name) is not value:  # type: ignore[arg-type]
                 problem = self._problem(frame, value)
                 if problem:
-                    self._say(frame.scope, f"node {_own_label(node)} reads {problem}")
+                    self._say(frame.scope, f"node {title(node)} reads {problem}")
 
     def _problem(self, frame: _Frame, value: ir.Value) -> str:
         """Why ``value`` cannot be read by its name here; empty if it is known to come from elsewhere."""
@@ -236,7 +236,7 @@ class _Reader:
         if producer is None or value.name in home.own:
             return f"'{value.name}', but another value of that name stands in between"
         home.unsorted = True
-        return f"'{value.name}' before node {_own_label(producer)} has made it"
+        return f"'{value.name}' before node {title(producer)} has made it"
 
     def _leave(self, frame: _Frame) -> None:
         for value in frame.scope.graph.outputs:
@@ -266,14 +266,9 @@ def _bodies(scope: Scope, node: ir.Node) -> list[Scope]:
     return found[::-1]
 
 
-def _own_label(node: ir.Node) -> str:
-    """A node's name without the path, which stands at the start of the sentence."""
-    return node.name or f"{node.op_type}({node.outputs[0].name if node.outputs else ''})"
-
-
 def cycle_text(cycle: list[ir.Node], *, limit: int = 8) -> str:
     """A cycle as ``a -> b -> a``; the middle of a long one is left out."""
-    names = [_own_label(node) for node in cycle]
+    names = [title(node) for node in cycle]
     if len(names) > limit:
         names = [*names[: limit - 1], f"({len(names) - limit} more)", names[-1]]
     return " -> ".join([*names, names[0]])

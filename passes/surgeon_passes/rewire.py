@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from surgeon_passes.order import nodes_inside
+
 
 def can_replace(old: ir.Value, new: ir.Value) -> bool:
     """Whether :func:`replace` may let ``new`` stand for ``old`` everywhere, graph outputs included."""
@@ -47,3 +49,11 @@ def remove_node(node: ir.Node) -> None:
     if graph is None:
         return
     graph.remove(node, safe=True)
+
+
+def remove_tree(node: ir.Node) -> None:
+    """Like :func:`remove_node`, for a node whose bodies go with it: what they read of outer graphs is freed too."""
+    for inner in nodes_inside(node):
+        for i in range(len(inner.inputs)):
+            inner.replace_input_with(i, None)
+    remove_node(node)

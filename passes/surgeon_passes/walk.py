@@ -34,8 +34,13 @@ class Scope:
 
     def label(self, node: ir.Node) -> str:
         """How a message names ``node``: its path and name, or its operator and first output if it has no name."""
-        own = node.name or f"{node.op_type}({node.outputs[0].name if node.outputs else ''})"
+        own = title(node)
         return f"{self.path}/{own}" if self.path else own
+
+
+def title(node: ir.Node) -> str:
+    """A node's name, or its operator and first output if it has none, such as ``Relu(y)``."""
+    return node.name or f"{node.op_type}({node.outputs[0].name if node.outputs else ''})"
 
 
 def nested_graphs(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
