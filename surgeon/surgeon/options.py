@@ -78,3 +78,8 @@ def parse_dims(text: str) -> dict[str, int]:
             raise BadOptionError(f"'{part}' is not a dimension", hint="write NAME=SIZE")
         sizes[name.strip()] = int(size)
     return sizes
+
+
+def split_names(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Names from a repeatable option whose values may also list several, separated by commas."""
+    return tuple(name.strip() for value in values for name in value.split(",") if name.strip())

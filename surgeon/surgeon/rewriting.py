@@ -84,9 +84,6 @@ def recipe_of(recipe: str | None, steps: Sequence[str | Pass]) -> Recipe:
         if isinstance(step, str) and step in built_in_recipes():
             raise BadOptionError(f"'{step}' is a recipe, not a pass", hint=f"write -r {step}")
     added = tuple(parse_step(step) if isinstance(step, str) else step for step in steps)
-    if recipe is not None and added and base.rounds > 1:
-        # The recipe settles first; what follows runs once, on the settled model.
-        added = tuple(added)
     return dataclasses.replace(base, steps=base.steps + added)
 
 
