@@ -15,7 +15,8 @@ from surgeon_passes.fidelity import TRAINING
 from surgeon_passes.rewire import can_replace
 from surgeon_passes.walk import scopes
 
-_QUANTIZATION = "quant_parameter_tensor_names"  # onnx_ir's key in Value.meta for quantization annotations
+QUANTIZATION = "quant_parameter_tensor_names"
+"""The key in ``Value.meta`` under which onnx_ir keeps quantization annotations: names of other values."""
 
 
 def named_uses(model: ir.Model) -> frozenset[str]:
@@ -25,7 +26,7 @@ def named_uses(model: ir.Model) -> frozenset[str]:
         made = (value for node in scope.graph for value in node.outputs)
         for values in (scope.graph.inputs, scope.graph.initializers.values(), made):
             for value in values:
-                names.update(value.meta.get(_QUANTIZATION, {}).values())
+                names.update(value.meta.get(QUANTIZATION, {}).values())
     for record in model.meta.get(TRAINING, ()):
         names.update(_names_in(record))
     return frozenset(name for name in names if name)
