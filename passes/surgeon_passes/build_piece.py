@@ -13,7 +13,7 @@ from surgeon_passes.find_scope import Place
 from surgeon_passes.infer_types import AllComputed, check_model, fact_of, infer_types, is_generated
 from surgeon_passes.order import dependencies, is_sorted, nodes_inside
 from surgeon_passes.piece_boundary import Piece
-from surgeon_passes.settle_shapes import settle
+from surgeon_passes.settle_shapes import settle, without_made_up
 
 
 def build_piece(
@@ -74,7 +74,7 @@ def _interface_types(
         types.update({value: settle(types[value], certain.get(value)).fact for value in unclear})
         unclear = [value for value in unclear if _incomplete(value, types[value])]
     if unclear:
-        told = infer_types(model, only=unclear)
+        told = {value: without_made_up(fact) for value, fact in infer_types(model, only=unclear).items()}
         types.update({value: settle(types[value], told.get(value)).fact for value in unclear})
     for value in interface:
         types[value] = _with_observed(types[value], observed.get(value.name or ""))
