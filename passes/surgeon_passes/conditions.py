@@ -117,8 +117,9 @@ def broken_conditions(model: ir.Model, *, known_dangling: Collection[str] = ()) 
 
     In every graph: each node input is a graph input, an initializer, or the output of an earlier node there or in an
     enclosing graph, and its name means that very value at that place; no name is given twice, and none hides a name
-    of an enclosing graph; graph outputs exist; initializers hold data; there is no cycle. Values of sparse
-    initializers count as defined. Linear in the size of the model; no weight is read.
+    of an enclosing graph; nodes that have names have different ones (onnxruntime refuses others); graph outputs
+    exist; initializers hold data; there is no cycle. Values of sparse initializers count as defined. Linear in the
+    size of the model; no weight is read.
 
     A model may break some of this on arrival and still run (an inner name that hides an outer one): whoever checks a
     pass compares the sentences from before with those from after.
@@ -142,6 +143,7 @@ class _Frame:
     nodes: Iterator[ir.Node]
     known: frozenset[str]
     own: set[str] = dataclasses.field(default_factory=set)
+    titles: set[str] = dataclasses.field(default_factory=set)
     hidden: list[tuple[str, ir.Value]] = dataclasses.field(default_factory=list)
     bodies: list[Scope] = dataclasses.field(default_factory=list)
     waiting: ir.Node | None = None
@@ -214,6 +216,10 @@ class _Reader:
         self.table[name] = value
 
     def _read(self, frame: _Frame, node: ir.Node) -> None:
+        if node.name:
+            if node.name in frame.titles:
+                self._say(frame.scope, f"the node name '{node.name}' is given twice")
+            frame.titles.add(node.name)
         for value in node.inputs:
             if value is not None and self.table.get(value.name) is not value:  # type: ignore[arg-type]
                 problem = self._problem(frame, value)
