@@ -6,7 +6,6 @@ No function changes the model it is given.
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -15,11 +14,18 @@ import onnx
 import onnx_ir as ir
 
 from surgeon import rewriting
+from surgeon.running import samples_of, wanted_tensors
+from surgeon_debug.comparison import Comparison
+from surgeon_debug.feed_files import check_feeds, load_feeds
+from surgeon_debug.layers import DEFAULT_REFERENCE, RunnerLike, as_engine, compare_models
+from surgeon_debug.stage import staged
+from surgeon_debug.values import Feeds, Value
+from surgeon_debug.verdict import Tolerance
 from surgeon_passes import extract as extracting
 from surgeon_passes import graph
 from surgeon_passes import save as saving
 from surgeon_passes.contract import Change, Pass
-from surgeon_passes.errors import BadOptionError, BrokenPassError
+from surgeon_passes.errors import BadOptionError, BrokenPassError, EngineError
 from surgeon_passes.pipeline import Report
 from surgeon_passes.recipe import Recipe
 
@@ -127,3 +133,99 @@ def extract(
 ) -> ir.Model:
     """Cut a piece out of a model; see :func:`surgeon_passes.extract.extract`."""
     return extracting.extract_piece(model_of(model), inputs=inputs, outputs=outputs, nodes=nodes, inside=inside)
+
+
+def run(
+    model: ModelLike,
+    runner: RunnerLike = "onnxruntime",
+    *,
+    feeds: Feeds | str | Path | None = None,
+    outputs: Sequence[str] = (),
+    dims: Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> dict[str, Value]:
+    """Run a model once.
+
+    Args:
+        model: The model.
+        runner: The text of a runner, or a runner.
+        feeds: Values by input name, or a file of them; None for seeded ones.
+        outputs: Tensors to fetch, inner ones too; empty for the model's outputs.
+        dims: Sizes of symbolic dimensions of seeded inputs.
+        seed: Seed of these.
+
+    Returns:
+        Values by tensor name; types that numpy lacks are arrays of ml_dtypes, sequences are lists.
+
+    Raises:
+        BadOptionError: A runner, a tensor or an input does not exist.
+        EngineError: The engine refuses the model, fails, or does not show a tensor that was asked for.
+    """
+    loaded = model_of(model)
+    if feeds is None or isinstance(feeds, str | Path):
+        sample = samples_of(loaded, None if feeds is None else Path(feeds), seed=seed, dims=dims)[0]
+    else:
+        sample = check_feeds(feeds, loaded)
+    wanted = wanted_tensors(loaded, outputs, layers=False)
+    engine = as_engine(runner)
+    with staged(model) as path:
+        try:
+            engine.prepare(path, wanted)
+            found = engine.run(sample)
+        finally:
+            if engine is not runner:
+                engine.close()
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise EngineError(f"{engine.label} does not show tensor '{missing[0]}'")
+    return {name: found[name] for name in wanted}
+
+
+def compare(
+    model: ModelLike,
+    other: ModelLike | None = None,
+    *,
+    target: RunnerLike,
+    reference: RunnerLike = DEFAULT_REFERENCE,
+    layers: bool = False,
+    feeds: Feeds | str | Path | None = None,
+    samples: int = 1,
+    seed: int = 0,
+    dims: Mapping[str, int] | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+) -> Comparison:
+    """Run a model on two engines, or two models, and compare; see :func:`surgeon_debug.layers.compare_models`.
+
+    Args:
+        model: What the reference runs.
+        other: What the target runs; None for the same model.
+        target: The runner under test, as text or object.
+        reference: The runner that is believed.
+        layers: Compare tensors inside too.
+        feeds: Values by input name, or a file of them; None for seeded ones.
+        samples: How many seeded samples.
+        seed: Seed of these.
+        dims: Sizes of symbolic dimensions of these.
+        rtol: Allow ``|error| <= atol + rtol * |reference|``, strictly; without, a table by type decides.
+        atol: See ``rtol``.
+
+    Returns:
+        The comparison: ``.verdict`` is ``agree`` or ``differ``, ``.first`` the layer where the error first appears.
+    """
+    if isinstance(feeds, str | Path):
+        given: Sequence[Feeds] | None = load_feeds(feeds, model_of(model))
+    else:
+        given = None if feeds is None else [feeds]
+    return compare_models(
+        model,
+        other,
+        target=target,
+        reference=reference,
+        layers=layers,
+        feeds=given,
+        samples=samples,
+        seed=seed,
+        dims=dims,
+        tolerance=Tolerance(rtol, atol),
+    )

@@ -8,6 +8,8 @@ nothing is wrong with it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -26,7 +28,7 @@ class _Export:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
 
-    def add(self, op: str, inputs: list[str], scope: str, **attributes: object) -> str:
+    def add(self, op: str, inputs: list[str], scope: str, **attributes: Any) -> str:
         base = f"{scope}/{op}"
         count = sum(1 for node in self.nodes if node.name == base or node.name.startswith(base + "_"))
         name = base if count == 0 else f"{base}_{count}"

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from surgeon_debug.verification import Allowance, Blame, Outcome, Verification
+from surgeon_debug.verify import Verifier
 from surgeon_passes.catalogue import parse_step
 from surgeon_passes.change_journal import ChangeJournal
-from surgeon_passes.contract import Pass
+from surgeon_passes.contract import Change, Pass
 from surgeon_passes.errors import BadOptionError
 from surgeon_passes.graph import load
 from surgeon_passes.pipeline import Hook, Report, StepReport, run_pipeline
@@ -39,11 +41,6 @@ class Order:
         if isinstance(self.source, ir.Model):
             return self.source.clone()
         return load(self.source, allow_external=self.allow_external)
-
-    @property
-    def reassociates(self) -> bool:
-        """Whether a pass regroups arithmetic or changes precision, so that equality to the bit is not expected."""
-        return any(step.reassociates or step.changes_values for step in self.recipe.steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,5 +127,84 @@ def write(report: Report, target: Target) -> list[Path]:
     return save(report.model, target.path, weights=target.weights, shard_size=target.shard_size)
 
 
-def verify(order: Order, report: Report, *, samples: int, dims: Mapping[str, int]) -> object:
-    raise NotImplementedError
+@dataclasses.dataclass(frozen=True)
+class Verified:
+    """What comparing the model before and after came to."""
+
+    verification: Verification
+    """The comparison after all changes."""
+    blame: Blame | None
+    """Which change altered a value; None if none did."""
+    changes: tuple[Change, ...]
+    """The changes that may be to blame; one, where the search could name it."""
+
+    @property
+    def altered(self) -> bool:
+        """Whether a value changed."""
+        return self.verification.altered
+
+    @property
+    def undecided(self) -> bool:
+        """Whether nothing could be said."""
+        return self.verification.undecided
+
+    def sentences(self) -> list[str]:
+        """The result in words, the verdict first."""
+        done = self.verification
+        if done.undecided:
+            return [f"NOT VERIFIED: {done.reason}", *done.notes]
+        if not done.altered:
+            samples = "1 sample" if done.samples == 1 else f"{done.samples} samples"
+            words = "equal" if done.outcome is Outcome.EQUAL else "equal within rounding"
+            detail = f" ({done.reason})" if done.outcome is Outcome.ROUNDED else ""
+            return [f"verified: {words} under onnxruntime on {samples}{detail}", *done.notes]
+        lines = [f"A VALUE CHANGED: {done.reason}"]
+        for change in self.changes[:3]:
+            place = f" in {change.where}" if change.where else ""
+            nodes = ", ".join(change.before[:4])
+            lines.append(f"first altered by change {change.number}: {change.step} ({change.kind}) at {nodes}{place}")
+        if len(self.changes) > 3 and self.blame is not None:
+            lines.append(f"... or any change up to {self.blame.last}: {self.blame.reason}")
+        if self.blame is not None and self.blame.first > 1:
+            good = self.blame.first - 1
+            lines.append(f"the {good} changes before it keep every value (--rewrite-limit {good})")
+        return [*lines, *done.notes]
+
+    def to_json(self) -> dict[str, object]:
+        """A document of plain values."""
+        done = self.verification
+        culprit = self.changes[0] if len(self.changes) == 1 else None
+        return {
+            "verdict": "altered" if done.altered else done.outcome.value,
+            "reason": done.reason,
+            "samples": done.samples,
+            "notes": list(done.notes),
+            "culprit": None if culprit is None else dataclasses.asdict(culprit),
+            "first": None if self.blame is None else self.blame.first,
+            "last": None if self.blame is None else self.blame.last,
+            "trials": None if self.blame is None else self.blame.trials,
+        }
+
+
+def verify(order: Order, report: Report, *, samples: int, dims: Mapping[str, int]) -> Verified:
+    """Compare the model before and after under onnxruntime; if a value changed, find the change that did it.
+
+    Args:
+        order: What was rewritten, and how.
+        report: What came of it.
+        samples: Seeded inputs to try.
+        dims: Sizes of symbolic dimensions of these.
+    """
+    steps = {step.name: step for step in order.recipe.steps}
+    ran = [steps[change.step] for change in report.changes if change.step in steps]
+    allowance = Allowance(
+        reassociates=any(step.reassociates or step.changes_values for step in ran),
+        changes_interface=any(step.changes_interface for step in ran),
+    )
+    with Verifier(order.source, samples=samples, dims=dims, allow_external=order.allow_external) as verifier:
+        done = verifier.check(report.model, allowance=allowance)
+        if not done.altered:
+            return Verified(done, None, ())
+        total = len(report.changes)
+        blame = verifier.first_wrong_change(lambda count: prefix(order, count), total, allowance=allowance)
+    return Verified(done, blame, report.changes[max(0, blame.first - 1) : blame.last])
