@@ -1,0 +1,226 @@
+"""Inputs from files: .npz, .safetensors, Polygraphy's JSON, and folders of ONNX test data (``input_0.pb``).
+
+Whatever the file, the values are held against the model: a name, element type or shape that does not fit is an error
+with the name that was probably meant, never a warning and other inputs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from surgeon_debug.feeds import inputs_of
+from surgeon_debug.values import Feeds, Value, decode, is_foreign, kind_of, normalise, numpy_dtype
+from surgeon_passes.errors import BadOptionError, FileError
+
+_NUMBER = re.compile(r"(\d+)")
+_SAFETENSORS = {
+    "F64": ir.DataType.DOUBLE,
+    "F32": ir.DataType.FLOAT,
+    "F16": ir.DataType.FLOAT16,
+    "BF16": ir.DataType.BFLOAT16,
+    "F8_E4M3": ir.DataType.FLOAT8E4M3FN,
+    "F8_E5M2": ir.DataType.FLOAT8E5M2,
+    "I64": ir.DataType.INT64,
+    "I32": ir.DataType.INT32,
+    "I16": ir.DataType.INT16,
+    "I8": ir.DataType.INT8,
+    "U64": ir.DataType.UINT64,
+    "U32": ir.DataType.UINT32,
+    "U16": ir.DataType.UINT16,
+    "U8": ir.DataType.UINT8,
+    "BOOL": ir.DataType.BOOL,
+}
+
+
+def load_feeds(path: str | Path, model: ir.Model) -> list[dict[str, Value]]:
+    """Read inputs and check them against a model.
+
+    Args:
+        path: A ``.npz``, ``.safetensors`` or ``.json`` (Polygraphy) file, a folder with ``input_*.pb``, or a folder of
+            such folders.
+        model: The model that will be fed.
+
+    Returns:
+        Samples in order, each with values by input name.
+
+    Raises:
+        FileError: The file cannot be read or is of no known kind.
+        BadOptionError: A name, element type or shape does not fit the model.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileError("there is no such file or folder of inputs", where=str(path))
+    try:
+        samples = _read(path, model)
+    except (FileError, BadOptionError):
+        raise
+    except Exception as error:
+        raise FileError(f"cannot be read as inputs: {' '.join(str(error).split())[:200]}", where=str(path)) from error
+    if not samples:
+        raise FileError("holds no inputs", where=str(path))
+    return [check_feeds(sample, model, where=f"{path}") for sample in samples]
+
+
+def _read(path: Path, model: ir.Model) -> list[dict[str, Value]]:
+    if path.is_dir():
+        return _read_folder(path, model)
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            return [{name: archive[name] for name in archive.files}]
+    if path.suffix == ".safetensors":
+        return [_read_safetensors(path)]
+    if path.suffix == ".json":
+        return _read_polygraphy(path)
+    raise FileError(
+        "is of no known kind of inputs", where=str(path), hint="use .npz, .safetensors, .json or a folder of input_*.pb"
+    )
+
+
+def _by_number(paths: Sequence[Path]) -> list[Path]:
+    def key(path: Path) -> list[int | str]:
+        return [int(part) if part.isdigit() else part for part in _NUMBER.split(path.name)]
+
+    return sorted(paths, key=key)
+
+
+def _read_folder(folder: Path, model: ir.Model) -> list[dict[str, Value]]:
+    files = _by_number(list(folder.glob("input_*.pb")))
+    if files:
+        return [_read_test_data(files, model)]
+    inner = [sub for sub in _by_number([p for p in folder.iterdir() if p.is_dir()]) if any(sub.glob("input_*.pb"))]
+    return [_read_test_data(_by_number(list(sub.glob("input_*.pb"))), model) for sub in inner]
+
+
+def _read_test_data(files: Sequence[Path], model: ir.Model) -> dict[str, Value]:
+    """The inputs of one test case. The format numbers them in the model's order; a name in the file goes first."""
+    inputs = inputs_of(model)
+    if len(files) > len(inputs):
+        raise BadOptionError(f"{len(files)} files for {len(inputs)} inputs", where=str(files[0].parent))
+    by_name = {value.name: value for value in inputs}
+    result: dict[str, Value] = {}
+    for file, positional in zip(files, inputs, strict=False):
+        name, value = _read_proto(file, positional, by_name)
+        result[name] = value
+    return result
+
+
+def _read_proto(file: Path, positional: ir.Value, by_name: Mapping[str | None, ir.Value]) -> tuple[str, Value]:
+    import onnx
+
+    kinds = {ir.SequenceType: onnx.SequenceProto, ir.OptionalType: onnx.OptionalProto}
+    proto: Any = kinds.get(type(positional.type), onnx.TensorProto)()  # type: ignore[arg-type]
+    proto.ParseFromString(file.read_bytes())
+    name = proto.name if proto.name in by_name else (positional.name or "")
+    if isinstance(proto, onnx.SequenceProto):
+        return name, onnx.numpy_helper.to_list(proto)
+    if isinstance(proto, onnx.OptionalProto):
+        return name, onnx.numpy_helper.to_optional(proto)
+    return name, onnx.numpy_helper.to_array(proto)
+
+
+def _read_safetensors(path: Path) -> dict[str, Value]:
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    body = memoryview(data)[8 + length :]
+    result: dict[str, Value] = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        kind = _SAFETENSORS.get(entry["dtype"])
+        if kind is None:
+            raise FileError(f"tensor '{name}' has the unknown type {entry['dtype']}", where=str(path))
+        start, end = entry["data_offsets"]
+        result[name] = decode(body[start:end], kind.value, entry["shape"])
+    return result
+
+
+def _read_polygraphy(path: Path) -> list[dict[str, Value]]:
+    from polygraphy.json import load_json
+
+    loaded = load_json(str(path))
+    if not isinstance(loaded, list) or not all(isinstance(sample, Mapping) for sample in loaded):
+        raise FileError("is JSON, but not a list of Polygraphy's inputs", where=str(path))
+    return [{name: np.asarray(value) for name, value in sample.items()} for sample in loaded]
+
+
+def check_feeds(feeds: Feeds, model: ir.Model, *, where: str = "") -> dict[str, Value]:
+    """Hold values against a model's inputs.
+
+    Args:
+        feeds: Values by name. Integers of another width are taken if nothing is lost; raw bytes of the right size
+            (numpy saves bfloat16 that way) are taken for a type that numpy lacks.
+        model: The model.
+        where: The file, for messages.
+
+    Returns:
+        The values in the order of the inputs, in the types the model wants.
+
+    Raises:
+        BadOptionError: An input is missing, unknown, of another type, or contradicts a fixed dimension.
+    """
+    inputs = {value.name or "": value for value in inputs_of(model)}
+    overridable = {v.name or "": v for v in model.graph.inputs if v.is_initializer()}
+    for name in feeds:
+        if name not in inputs and name not in overridable:
+            close = difflib.get_close_matches(name, inputs, 1)
+            hint = f"did you mean '{close[0]}'?" if close else f"its inputs are {', '.join(inputs) or 'none'}"
+            raise BadOptionError(f"the model has no input '{name}'", where=where, hint=hint)
+    result: dict[str, Value] = {}
+    for name, value in {**inputs, **overridable}.items():
+        if name in feeds:
+            result[name] = _fitted(value, normalise(feeds[name]), where)
+        elif name in inputs and not isinstance(value.type, ir.OptionalType):
+            raise BadOptionError(f"input '{name}' is not given", where=where, hint="give every input of the model")
+        elif name in inputs:
+            result[name] = None
+    return result
+
+
+def _fitted(declared: ir.Value, value: Value, where: str) -> Value:
+    if not isinstance(declared.type, ir.TensorType) or declared.type.dtype == ir.DataType.UNDEFINED:
+        return value
+    if not isinstance(value, np.ndarray):
+        raise BadOptionError(f"input '{declared.name}' is a tensor, not a {kind_of(value)}", where=where)
+    value = _typed(declared.name or "", declared.type.dtype, value, where)
+    wanted = declared.shape
+    if wanted is None:
+        return value
+    # A dimension of -1 is an exporter's way to say that it is free.
+    fits = len(wanted) == value.ndim and all(
+        not isinstance(dim, int) or dim < 0 or dim == size for dim, size in zip(wanted, value.shape, strict=True)
+    )
+    if not fits:
+        dims = "x".join(str(dim) if isinstance(dim, int) else dim.value or "?" for dim in wanted) or "scalar"
+        given = "x".join(map(str, value.shape)) or "scalar"
+        raise BadOptionError(f"input '{declared.name}' is {dims} in the model and {given} in the data", where=where)
+    return value
+
+
+def _typed(name: str, wanted: ir.DataType, value: np.ndarray[Any, Any], where: str) -> np.ndarray[Any, Any]:
+    target = numpy_dtype(wanted.value)
+    if value.dtype == target:
+        return value
+    if value.dtype.kind == "V" and not is_foreign(value.dtype) and value.dtype.itemsize == target.itemsize:
+        return value.view(target)
+    kinds = (kind_of(value), kind_of(np.empty(0, target)))
+    if kinds in (("int", "int"), ("bool", "int"), ("bool", "bool")):
+        converted = value.astype(target)
+        if np.array_equal(converted, value):
+            return converted
+        raise BadOptionError(f"input '{name}' holds integers that do not fit {target.name}", where=where)
+    if kinds == ("text", "text"):
+        return value
+    raise BadOptionError(
+        f"input '{name}' is {target.name} in the model and {value.dtype.name} in the data",
+        where=where,
+        hint=f"convert it first, as with array.astype('{target.name}')",
+    )

@@ -1,0 +1,1 @@
+"""Engines that run a model, each in one file, behind one contract."""
