@@ -115,10 +115,15 @@ def infer_types(
     return facts
 
 
-def contradiction_in(model: ir.Model) -> str:
-    """What onnx's inference, in its strict mode, objects to; empty if nothing."""
+def contradiction_in(model: ir.Model, forget: Container[ir.Value] = ()) -> str:
+    """What onnx's inference, in its strict mode, objects to; empty if nothing.
+
+    Args:
+        model: The model; it is not changed.
+        forget: Values whose declared type and shape are not to be believed.
+    """
     weightless = Weightless(model, own_names=True)
-    _declare(model, weightless, {}, ())
+    _declare(model, weightless, {}, forget)
     try:
         onnx.shape_inference.infer_shapes(weightless.proto, check_type=True, strict_mode=True, data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError, TypeError) as error:
