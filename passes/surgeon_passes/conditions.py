@@ -116,23 +116,32 @@ def broken_conditions(model: ir.Model, *, known_dangling: Collection[str] = ()) 
     """What is wrong with the graphs of a model, one sentence each; empty if nothing is.
 
     In every graph: each node input is a graph input, an initializer, or the output of an earlier node there or in an
-    enclosing graph, and its name means that very value at that place; no name is given twice, and none hides a name
-    of an enclosing graph; nodes that have names have different ones (onnxruntime refuses others); graph outputs
-    exist; initializers hold data; there is no cycle. Values of sparse initializers count as defined. Linear in the
-    size of the model; no weight is read.
-
-    A model may break some of this on arrival and still run (an inner name that hides an outer one): whoever checks a
-    pass compares the sentences from before with those from after.
+    enclosing graph, and its name means that very value at that place; no graph gives a value name twice; graph
+    outputs exist; initializers hold data; there is no cycle. Values of sparse initializers count as defined. Linear
+    in the size of the model; no weight is read.
 
     Args:
         model: The model.
         known_dangling: Names that are read although nothing defines them, and that are not to be reported.
     """
+    return _read_all(model, known_dangling).sentences
+
+
+def clashing_names(model: ir.Model) -> list[str]:
+    """Names that something else has too, one sentence each: a pass must not add any, ``name-everything`` mends them.
+
+    A value in a body that hides one of an enclosing graph, which runs here and there; nodes of one graph that share
+    a name, which onnxruntime refuses and others do not. Both are found in the wild.
+    """
+    return _read_all(model, ()).clashes
+
+
+def _read_all(model: ir.Model, known_dangling: Collection[str]) -> _Reader:
     reader = _Reader(known_dangling)
     reader.walk(main_scope(model))
     for function in model.functions.values():
         reader.walk(function_scope(function))
-    return reader.sentences
+    return reader
 
 
 @dataclasses.dataclass
@@ -156,6 +165,7 @@ class _Reader:
     def __init__(self, known_dangling: Collection[str]) -> None:
         self.known = frozenset(known_dangling)
         self.sentences: list[str] = []
+        self.clashes: list[str] = []
         self.table: dict[str, ir.Value] = {}
         self.frames: list[_Frame] = []
 
@@ -180,8 +190,8 @@ class _Reader:
             else:
                 self._leave(frame)
 
-    def _say(self, scope: Scope, text: str) -> None:
-        self.sentences.append(f"in {scope.path}: {text}" if scope.path else text)
+    def _say(self, scope: Scope, text: str, *, clash: bool = False) -> None:
+        (self.clashes if clash else self.sentences).append(f"in {scope.path}: {text}" if scope.path else text)
 
     def _enter(self, scope: Scope) -> None:
         outer = self.frames[-1].known if self.frames else self.known
@@ -210,7 +220,7 @@ class _Reader:
         if name in frame.own:
             self._say(frame.scope, f"the name '{name}' is given twice")
         elif name in self.table:
-            self._say(frame.scope, f"the name '{name}' hides a value of an enclosing graph")
+            self._say(frame.scope, f"the name '{name}' hides a value of an enclosing graph", clash=True)
             frame.hidden.append((name, self.table[name]))
         frame.own.add(name)
         self.table[name] = value
@@ -218,7 +228,7 @@ class _Reader:
     def _read(self, frame: _Frame, node: ir.Node) -> None:
         if node.name:
             if node.name in frame.titles:
-                self._say(frame.scope, f"the node name '{node.name}' is given twice")
+                self._say(frame.scope, f"the node name '{node.name}' is given twice", clash=True)
             frame.titles.add(node.name)
         for value in node.inputs:
             if value is not None and self.table.get(value.name) is not value:  # type: ignore[arg-type]

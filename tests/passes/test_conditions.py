@@ -9,7 +9,13 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from surgeon_passes.conditions import broken_conditions, dangling_values, interface_changes, interface_of
+from surgeon_passes.conditions import (
+    broken_conditions,
+    clashing_names,
+    dangling_values,
+    interface_changes,
+    interface_of,
+)
 from surgeon_passes.graph import from_proto
 from surgeon_passes.walk import scopes
 from tests.numeric import model_of
@@ -93,7 +99,6 @@ def swap_first_two(graph):
             ["in If(b)/then_branch: node Mul(u)", "reads 'k', which nothing defines"],
         ),
         (lambda m, n: setattr(n["Add"].outputs[0], "name", "x"), ["'x' is given twice"]),
-        (lambda m, n: setattr(n["Relu"].outputs[0], "name", "a"), ["'a' hides a value"]),
         (lambda m, n: setattr(m.graph.initializers["k"], "const_value", None), ["'k' has no data"]),
         (lambda m, n: swap_first_two(m.graph), ["reads 'a' before node Add(a) has made it"]),
         (lambda m, n: m.graph.remove(n["Add"]), ["reads 'a', whose node is no longer in the model"]),
@@ -125,6 +130,20 @@ def test_a_value_hidden_by_name_is_found_although_every_name_resolves():
     second.replace_input_with(0, nodes_by_op(model)["Add"].outputs[0])
     sentences = broken_conditions(model)
     assert any("reads 'a', but another value of that name stands in between" in s for s in sentences), sentences
+
+
+def test_names_that_clash_are_no_damage_but_are_named():
+    model = model_of(BODIES)
+    assert clashing_names(model) == []
+    by_op = nodes_by_op(model)
+    by_op["Relu"].outputs[0].name = "a"
+    by_op["Add"].name = by_op["Identity"].name = "n"
+    path = "If(b)/then_branch"
+    assert clashing_names(model) == [
+        f"in {path}: the name 'a' hides a value of an enclosing graph",
+        "the node name 'n' is given twice",
+    ]
+    assert broken_conditions(model) == []
 
 
 def test_a_branch_may_return_an_outer_value_by_name():

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from onnx import TensorProto, helper, numpy_helper
 
-from surgeon_passes.conditions import broken_conditions, interface_changes, interface_of
+from surgeon_passes.conditions import broken_conditions, clashing_names, interface_changes, interface_of
 from surgeon_passes.contract import ChangeLog
 from surgeon_passes.dedupe import Dedupe
 from surgeon_passes.graph import from_proto, load, to_proto
@@ -26,10 +26,10 @@ from tests.random_models import models
 def rewritten(proto, limit=None, **options):
     model = from_proto(proto)
     log = ChangeLog(limit=limit)
-    before, broken = interface_of(model), broken_conditions(model)
+    before, broken = interface_of(model), broken_conditions(model) + clashing_names(model)
     Dedupe(**options).run(model, log)
     assert interface_changes(before, interface_of(model)) == []
-    assert [s for s in broken_conditions(model) if s not in broken] == []
+    assert [s for s in broken_conditions(model) + clashing_names(model) if s not in broken] == []
     return model, log
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from onnx import numpy_helper
 
-from surgeon_passes.conditions import broken_conditions, interface_changes, interface_of
+from surgeon_passes.conditions import broken_conditions, clashing_names, interface_changes, interface_of
 from surgeon_passes.contract import ChangeLog
 from surgeon_passes.graph import from_proto, to_proto
 from surgeon_passes.remove_dead import RemoveDead
@@ -25,10 +25,10 @@ from tests.random_models import models
 def rewritten(proto, limit=None):
     model = from_proto(proto)
     log = ChangeLog(limit=limit)
-    before, broken = interface_of(model), broken_conditions(model)
+    before, broken = interface_of(model), broken_conditions(model) + clashing_names(model)
     RemoveDead().run(model, log)
     assert interface_changes(before, interface_of(model)) == []
-    assert [s for s in broken_conditions(model) if s not in broken] == []
+    assert [s for s in broken_conditions(model) + clashing_names(model) if s not in broken] == []
     return model, log
 
 
