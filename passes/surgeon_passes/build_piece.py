@@ -88,7 +88,7 @@ def _declared(value: ir.Value) -> ir.TypeAndShape:
 
 def _incomplete(value: ir.Value, fact: ir.TypeAndShape) -> bool:
     if fact.type is None:
-        return not _has_other_type(value)
+        return not has_other_type(value)
     if not isinstance(fact.type, ir.TensorType):
         return False
     return fact.shape is None or any(not isinstance(d, int) and d.value is None for d in fact.shape)
@@ -97,7 +97,7 @@ def _incomplete(value: ir.Value, fact: ir.TypeAndShape) -> bool:
 def _refuse_unknown(value: ir.Value, fact: ir.TypeAndShape) -> None:
     unknown = ""
     if fact.type is None:
-        unknown = "" if _has_other_type(value) else "type"
+        unknown = "" if has_other_type(value) else "type"
     elif fact.shape is None and isinstance(fact.type, ir.TensorType):
         unknown = "number of dimensions"  # the checker wants it of every input and output
     if unknown:
@@ -107,7 +107,7 @@ def _refuse_unknown(value: ir.Value, fact: ir.TypeAndShape) -> None:
         )
 
 
-def _has_other_type(value: ir.Value) -> bool:
+def has_other_type(value: ir.Value) -> bool:
     """Whether the value has a type that onnx_ir cannot hold (a map), kept beside the graph."""
     return value.type is None and value.graph is not None and value.name in value.graph.meta.get(TYPES, ())
 
