@@ -13,6 +13,7 @@ import onnxruntime as ort
 import pytest
 
 from surgeon_debug.feeds import make_feeds
+from surgeon_debug.layer_plan import random_nodes
 from surgeon_debug.runners.catalogue import make_engine
 from surgeon_passes.errors import EngineError, SurgeonError
 from surgeon_passes.graph import load
@@ -98,16 +99,22 @@ def test_simplify_keeps_every_value(row: dict[str, Any], tmp_path: Path, counts:
         counts["simplified, not runnable under onnxruntime"] += 1
         return
     ort.set_default_logger_severity(4)
-    feeds = make_feeds(load(source), seed=1)
+    try:
+        feeds = make_feeds(load(source), seed=1)
+    except SurgeonError:
+        counts["simplified, inputs are maps or sparse"] += 1
+        return
     expected = values_of(source, feeds)
     if isinstance(expected, str):
         counts["simplified, seeded inputs not accepted by onnxruntime"] += 1
         return
     seen = values_of(out, feeds)
     assert not isinstance(seen, str), seen
-    random = any("Random" in op or op in ("Multinomial", "Bernoulli") for op in row["ops"])
-    if not random:
-        exact = not any(change.step in REASSOCIATING for change in report.changes)
+    if not random_nodes(load(source)):
+        # onnxruntime computes chains of float16 operators that it has no CPU kernel for in float32, and where it rounds
+        # in between depends on the graph around them.
+        emulated = {"float16", "bfloat16"} & set(row["special"])
+        exact = not emulated and not any(change.step in REASSOCIATING for change in report.changes)
         for name, value in expected.items():
             assert_equal(name, value, seen[name], exact)
         counts["equal to the bit" if exact else "equal within rounding"] += 1
