@@ -26,9 +26,11 @@ _BUILT_IN = {
     "fold-constants": "surgeon_passes.fold_constants:FoldConstants",
     "freeze-shapes": "surgeon_passes.freeze_shapes:FreezeShapes",
     "fuse-batchnorm": "surgeon_passes.fuse_batchnorm:FuseBatchnorm",
+    "gs": "surgeon_passes.foreign_gs:GraphSurgeonFunction",
     "infer-shapes": "surgeon_passes.infer_shapes:InferShapes",
     "inline-functions": "surgeon_passes.inline_functions:InlineFunctions",
     "name-everything": "surgeon_passes.name_everything:NameEverything",
+    "onnx-ir": "surgeon_passes.foreign_ir:OnnxIrPass",
     "remove-dead": "surgeon_passes.remove_dead:RemoveDead",
     "sort": "surgeon_passes.sort:Sort",
 }

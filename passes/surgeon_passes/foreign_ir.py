@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import importlib
 import inspect
@@ -13,6 +12,7 @@ import onnx_ir as ir
 
 from surgeon_passes.contract import ChangeLog, Pass, option
 from surgeon_passes.errors import BadOptionError, SurgeonError
+from surgeon_passes.literals import literal
 from surgeon_passes.select_nodes import did_you_mean
 from surgeon_passes.spec import build, split_spec
 from surgeon_passes.walk import scopes
@@ -37,7 +37,8 @@ class OnnxIrPass(Pass):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "changes_interface", self.new_interface)
-        _class_at(self.path)
+        if self.path:
+            _class_at(self.path)
 
     def rewrite(self, model: ir.Model, log: ChangeLog) -> None:
         """Run the pass, unless no further change is allowed.
@@ -64,7 +65,7 @@ class OnnxIrPass(Pass):
 
     def _make(self) -> ir.passes.PassBase:
         found = _class_at(self.path)
-        values = {key: _literal(text) for key, text in self.arguments}
+        values = {key: literal(text) for key, text in self.arguments}
         try:
             inspect.signature(found).bind(**values)
             return found(**values)
@@ -144,17 +145,6 @@ def _class_at(path: str) -> type[ir.passes.PassBase]:
 
 def _is_pass(item: Any) -> bool:
     return isinstance(item, type) and issubclass(item, ir.passes.PassBase)
-
-
-def _literal(text: str) -> Any:
-    """A Python literal; ``true``, ``false`` and ``none`` in any case; anything else is text."""
-    words = {"true": True, "false": False, "none": None}
-    if text.lower() in words:
-        return words[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def _signature(found: type[Any]) -> str:
