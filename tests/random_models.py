@@ -226,9 +226,12 @@ class _Builder:
         bias = [self.weight(t[1], (channels,))] if self.rng.random() < 0.5 else []
         made = self.node("Conv", [t[0], self.weight(t[1], (channels, t[2][1], 1, 1)), *bias], t[1], shape)
         if self.rng.random() < 0.7:
-            several = [self.weight(t[1], (channels,)) for _ in range(3)]
-            variance = self.constant(np.linspace(0.5, 1, channels, dtype=np.float32))
-            made = self.node("BatchNormalization", [made[0], *several, variance], t[1], shape)
+            scale, bias = self.weight(t[1], (channels,)), self.weight(t[1], (channels,))
+            # A mean of its own sign: equal to the bias it would leave nothing but rounding in the result.
+            mean, variance = (
+                self.constant(np.linspace(*ends, channels, dtype=np.float32)) for ends in ((-1, -0.5), (0.5, 1))
+            )
+            made = self.node("BatchNormalization", [made[0], scale, bias, mean, variance], t[1], shape)
         if self.rng.random() < 0.5:
             made = self.node("Mul", [made[0], self.weight(t[1], (channels, 1, 1))], t[1], shape)
         self.node("Tanh", [made[0]], t[1], shape)
