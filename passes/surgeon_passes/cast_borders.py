@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator
 import onnx_ir as ir
 
 from surgeon_passes.constants import constant_of
+from surgeon_passes.fidelity import VALUE_INFO
 from surgeon_passes.low_precision import LowType, lowered_tensor
 from surgeon_passes.names import FreshNames
 from surgeon_passes.operator_types import Signatures
@@ -87,11 +88,15 @@ class CastBorders:
         self._others: dict[ir.Value, ir.Value] = {}
         self._starts: dict[ir.Graph, ir.Node | None] = {}
         self._graphs: dict[ir.Value, ir.Graph] = {}
+        self._named: set[ir.Graph] = set()
 
     def apply(self) -> None:
         """Convert: constants first, then the types, then the Casts."""
         scopes = list(scopes_in(main_scope(self.model)))
         for scope in scopes:
+            # What a foreign operator reads out of its body may well go by name, as with the model itself.
+            if scope.owner is None or scope.owner.domain not in ("", "ai.onnx"):
+                self._named.add(scope.graph)
             self._starts[scope.graph] = next(iter(scope.graph), None)
             for value in [*scope.graph.inputs, *scope.graph.initializers.values()]:
                 self._graphs[value] = scope.graph
@@ -102,10 +107,11 @@ class CastBorders:
         for node, lowering in self.plan.lowerings.items():
             for attr in lowering.attributes:
                 node.attributes[attr.name] = attr
-        # The model's outputs come first: the Cast that makes one must take over its name, and is shared by the rest.
-        for use in sorted(uses, key=lambda use: not self._is_model_output(use)):
+        # Outputs known by name come first: the Cast that makes one must take over its name, and is shared by the rest.
+        for use in sorted(uses, key=lambda use: not self._is_named_output(use)):
             if use.low is not None and use.low != (use.value in self._home_low):
                 self._connect(use)
+        self._forget_value_infos(scopes)
 
     def _uses(self, scope: Scope) -> Iterator[_Use]:
         graph = scope.graph
@@ -127,8 +133,16 @@ class CastBorders:
             return frozenset()
         return any_type_inputs(node, self._signatures.get(node.op_type, scope.opset), self.low)
 
-    def _is_model_output(self, use: _Use) -> bool:
-        return use.node is None and use.graph is self.model.graph
+    def _is_named_output(self, use: _Use) -> bool:
+        return use.node is None and use.graph in self._named
+
+    def _forget_value_infos(self, scopes: list[Scope]) -> None:
+        """Value infos kept beside a graph may name values of an outer one, in the type they had."""
+        changed = {value.name for value in self._home_low}
+        for scope in scopes:
+            infos = scope.graph.meta.get(VALUE_INFO)
+            if infos:
+                scope.graph.meta[VALUE_INFO] = {name: info for name, info in infos.items() if name not in changed}
 
     def _constants(self, uses: list[_Use]) -> None:
         """Convert each constant that is read in the low type: in place if nobody reads the original."""
@@ -193,7 +207,7 @@ class CastBorders:
         if use.node is not None:
             use.node.replace_input_with(use.index, other)
             return
-        if self._is_model_output(use) and other.name != use.value.name and not other.is_graph_output():
+        if self._is_named_output(use) and other.name != use.value.name and not other.is_graph_output():
             self._hand_over_name(use.value, other)
         use.graph.outputs[use.index] = other
 

@@ -12,7 +12,7 @@ from surgeon_passes.cast_borders import CastBorders, Plan
 from surgeon_passes.conditions import dangling_values
 from surgeon_passes.constants import constant_of
 from surgeon_passes.contract import ChangeLog, Pass, option
-from surgeon_passes.errors import BadOptionError, RefusalError
+from surgeon_passes.errors import BadModelError, BadOptionError, RefusalError
 from surgeon_passes.low_precision import LowType, RangeLoss, range_loss
 from surgeon_passes.operator_types import Signatures
 from surgeon_passes.precision_slots import FLOAT, Kept, Lowering, Question, lowering_of
@@ -150,7 +150,13 @@ class _Decision:
     def loss_of(self, tensor: ir.TensorProtocol) -> RangeLoss:
         """What a constant would lose; each is read once."""
         if id(tensor) not in self._losses:
-            self._losses[id(tensor)] = (tensor, range_loss(tensor, self.low))
+            try:
+                self._losses[id(tensor)] = (tensor, range_loss(tensor, self.low))
+            except (ValueError, OSError) as error:
+                what = f"the data of weight '{tensor.name}' cannot be read"
+                raise BadModelError(
+                    what, where=self.options.name, hint="does its file belong to this model?"
+                ) from error
         return self._losses[id(tensor)][1]
 
     def of(self, scope: Scope, node: ir.Node, log: ChangeLog) -> Lowering | None:

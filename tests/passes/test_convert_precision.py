@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from onnx.backend.test.case.node import collect_testcases
 from onnx.reference import ReferenceEvaluator
 
+from surgeon_passes import graph
 from surgeon_passes.contract import ChangeLog, PassResult
 from surgeon_passes.convert_precision import ConvertPrecision
-from surgeon_passes.errors import BadOptionError, RefusalError
+from surgeon_passes.errors import BadModelError, BadOptionError, RefusalError
 from surgeon_passes.spec import build, spec_of
 from tests.numeric import assert_same_values, feeds_of, model_of, run
 from tests.random_models import models
@@ -465,6 +466,36 @@ def test_a_body_that_names_an_outer_value_as_its_output_pins_it():
     assert "a" not in {c.before[0] for c in result.changes}
     kinds = types_of(model)
     assert kinds["a"] == FLOAT
+
+
+def test_bodies_of_foreign_operators_keep_the_names_of_their_outputs():
+    model = model_of("""
+        <ir_version: 8, opset_import: ["" : 17, "other" : 1]>
+        foreign (float[2] x) => (float[2] y) {
+          [search] y = other.Search<decoder = body (float[2] a) => (float[2] b) { [n] b = Neg(a) }>(x)
+        }""")
+    result = convert(model)
+    assert [c.before for c in result.changes] == [("n",)]
+    body = ir.to_proto(model).graph.node[0].attribute[0].g
+    assert [(o.name, o.type.tensor_type.elem_type) for o in body.output] == [("b", FLOAT)]
+    assert [node.op_type for node in body.node] == ["Cast", "Neg", "Cast"]
+
+
+def test_value_infos_of_outer_values_in_a_body_do_not_stay_behind():
+    proto = ir.to_proto(model_of(BODIES))
+    body = proto.graph.node[1].attribute[0].g
+    body.value_info.append(onnx.helper.make_tensor_value_info("o", FLOAT, [2, "N"]))
+    model = graph.from_proto(proto)
+    convert(model)
+    onnx.checker.check_model(graph.to_proto(model), full_check=True)
+
+
+def test_a_weight_without_data_is_an_error():
+    proto = ir.to_proto(model_of(CHAIN))
+    proto.graph.initializer[0].ClearField("float_data")
+    proto.graph.initializer[0].raw_data = b""
+    with pytest.raises(BadModelError, match="weight 'w' cannot be read"):
+        convert(ir.from_proto(proto))
 
 
 def _operator_cases():
