@@ -98,7 +98,13 @@ def _compare(console: Console, one: Path, two: Path) -> Comparison:
         console.print("\n[bold]4. Compare the two, layer by layer:[/]")
     _say(console, f"surgeon compare {one.name} {two.name} --target {_TARGET} --layers")
     done = compare_models(one, two, reference=_REFERENCE, target=_TARGET, layers=True)
-    print_comparison(console, done)
+    if done.verdict == "differ":
+        print_comparison(console, done)
+    else:
+        for result in done.outputs:
+            console.print(
+                f"   {result.verdict.value}: output {escape(result.tensor)}, {escape(result.judgement.reason)}"
+            )
     return done
 
 

@@ -211,7 +211,7 @@ def _some(names: Sequence[str]) -> str:
 
 def _advice(done: Comparison) -> list[str]:
     if done.verdict == "agree":
-        return []
+        return [] if done.first is None else ["the outputs do not show it with these inputs: try more --samples"]
     if any(result.verdict is Verdict.MISSING for result in done.outputs):
         return ["outputs are paired by name; give both models the same names"]
     if not done.layered:
