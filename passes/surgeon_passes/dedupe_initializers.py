@@ -9,7 +9,7 @@ import onnx_ir as ir
 from surgeon_passes.contract import ChangeLog
 from surgeon_passes.takeover import QUANTIZATION, Takeover
 from surgeon_passes.tensor_content import ContentKeys
-from surgeon_passes.walk import Scope, scopes
+from surgeon_passes.walk import Scope, is_control_flow, scopes
 
 
 def dedupe_initializers(model: ir.Model, log: ChangeLog, keys: ContentKeys, takeover: Takeover) -> None:
@@ -27,7 +27,7 @@ def dedupe_initializers(model: ir.Model, log: ChangeLog, keys: ContentKeys, take
     outer: dict[ir.Graph, ir.Graph] = {}
     kept: dict[Hashable, dict[ir.Graph, ir.Value]] = {}
     for scope in scopes(model):
-        if scope.owner is not None and scope.owner.graph is not None:
+        if scope.owner is not None and scope.owner.graph is not None and is_control_flow(scope.owner):
             outer[scope.graph] = scope.owner.graph
         for value in list(scope.graph.initializers.values()):
             if value.const_value is None or value.is_graph_input():

@@ -13,7 +13,7 @@ from surgeon_passes.effects import Effects
 from surgeon_passes.rewire import remove_node, replace
 from surgeon_passes.takeover import Takeover
 from surgeon_passes.tensor_content import ContentKeys
-from surgeon_passes.walk import Scope, function_scope, main_scope, nested_graphs, title
+from surgeon_passes.walk import Scope, function_scope, is_control_flow, main_scope, nested_graphs, title
 
 # Swapping two operands of these changes no bit. Max and Min are missing: with a NaN or two zeros the order can show.
 _COMMUTATIVE = ("Add", "Mul", "And", "Or", "Xor", "Equal", "BitwiseAnd", "BitwiseOr", "BitwiseXor")
@@ -41,6 +41,7 @@ def dedupe_nodes(model: ir.Model, log: ChangeLog, keys: ContentKeys, takeover: T
 class _Frame:
     scope: Scope
     nodes: Iterator[ir.Node]
+    seen: dict[Hashable, ir.Node]
     added: list[Hashable] = dataclasses.field(default_factory=list)
     bodies: list[Scope] = dataclasses.field(default_factory=list)
 
@@ -54,32 +55,32 @@ class _Merger:
 
     def walk(self, root: Scope) -> None:
         """Visit a graph and its bodies in the order of computation, so that what was seen can be read from here."""
-        seen: dict[Hashable, ir.Node] = {}
-        frames = [_Frame(root, iter(root.graph))]
+        frames = [_Frame(root, iter(root.graph), {})]
         while frames and not self.log.exhausted:
             frame = frames[-1]
             if frame.bodies:
                 inner = frame.bodies.pop()
-                frames.append(_Frame(inner, iter(inner.graph)))
+                sees = inner.owner is not None and is_control_flow(inner.owner)
+                frames.append(_Frame(inner, iter(inner.graph), frame.seen if sees else {}))
                 continue
             for node in frame.nodes:
-                self._visit(frame, node, seen)
+                self._visit(frame, node)
                 if node.graph is not None:
                     frame.bodies = _bodies(frame.scope, node)
                 if frame.bodies or self.log.exhausted:
                     break
             else:
                 for key in frame.added:
-                    del seen[key]
+                    del frame.seen[key]
                 frames.pop()
 
-    def _visit(self, frame: _Frame, node: ir.Node, seen: dict[Hashable, ir.Node]) -> None:
+    def _visit(self, frame: _Frame, node: ir.Node) -> None:
         key = self._key(node)
         if key is None:
             return
-        first = seen.get(key)
+        first = frame.seen.get(key)
         if first is None:
-            seen[key] = node
+            frame.seen[key] = node
             frame.added.append(key)
         else:
             self._merge(frame.scope, node, first)

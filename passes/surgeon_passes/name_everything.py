@@ -11,7 +11,7 @@ import onnx_ir as ir
 from surgeon_passes.contract import ChangeLog, Pass
 from surgeon_passes.names import FreshNames
 from surgeon_passes.takeover import named_uses
-from surgeon_passes.walk import Scope, function_scope, main_scope, scopes_in
+from surgeon_passes.walk import Scope, function_scope, is_control_flow, main_scope, scopes_in
 
 NAMES_KEY = "onnx_surgeon.names"
 """The metadata entry of the model that holds the original names, as JSON."""
@@ -46,8 +46,9 @@ class NameEverything(Pass):
     its own tensors. Values, order and everything that is unique already stay; a second run changes nothing.
 
     The original names are kept in the model's metadata under ``onnx_surgeon.names``, over several runs too. Left
-    alone: outputs that a node leaves out, and tensors that something refers to by name only (sparse weights,
-    quantization annotations, training information, branches that return a tensor of the graph around them).
+    alone: outputs that a node leaves out, inputs and outputs of the bodies of custom operators, and tensors that
+    something refers to by name only (sparse weights, quantization annotations, training information, branches that
+    return a tensor of the graph around them).
     """
 
     name: ClassVar[str] = "name-everything"
@@ -76,6 +77,7 @@ class _Namer:
         self.prefix = ""
         self.values: dict[str, ir.Value] = {}
         self.nodes: set[str] = set()
+        self.fixed: set[ir.Value] = set()
 
     def name_tree(self, root: Scope, prefix: str) -> None:
         """Make the names of a graph and its bodies unique among themselves."""
@@ -84,6 +86,8 @@ class _Namer:
         self.values = {value.name: value for value in interface if value.name}
         self.nodes = set()
         for scope in scopes_in(root):
+            free = scope.owner is None or is_control_flow(scope.owner)
+            self.fixed = set() if free else {*scope.graph.inputs, *scope.graph.outputs}
             for value in (*scope.graph.inputs, *list(scope.graph.initializers.values())):
                 self._name_value(scope, value, "input")
             for index, node in enumerate(scope.graph):
@@ -101,8 +105,9 @@ class _Namer:
         old = value.name or ""
         if old and self.values.setdefault(old, value) is value:
             return
-        if old in self.named:
-            self.log.decline(old, "its name occurs twice, but something refers to it by name", where=scope.path)
+        if old in self.named or value in self.fixed:
+            who = "a custom operator may rely on it" if value in self.fixed else "something refers to it by name"
+            self.log.decline(old, f"its name occurs twice, but {who}", where=scope.path)
             return
         new = self.fresh.value(old or base)
         if self.log.permit("rename-tensor", before=[old], after=[new], where=scope.path):

@@ -93,3 +93,11 @@ def scopes(model: ir.Model) -> Iterator[Scope]:
 def is_onnx_op(node: ir.Node, *op_types: str) -> bool:
     """True if ``node`` is one of ``op_types`` of the default ONNX domain (spelt empty or ``ai.onnx``)."""
     return node.op_type in op_types and node.domain in ("", "ai.onnx")
+
+
+def is_control_flow(node: ir.Node) -> bool:
+    """True if the bodies of ``node`` are graphs like any other: they see the graph around them, and names are free.
+
+    Bodies of other operators (onnxruntime's BeamSearch) may have to keep the names of their inputs and outputs.
+    """
+    return is_onnx_op(node, "If", "Loop", "Scan", "SequenceMap")

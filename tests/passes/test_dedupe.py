@@ -269,6 +269,17 @@ def test_a_name_that_a_branch_uses_for_itself_is_not_read_there():
     assert "several graphs have a value called 'w'" in log.declined[0].reason
 
 
+def test_bodies_of_custom_operators_share_nothing_with_the_graph_around_them():
+    proto = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17, "my" : 1]>
+        main (float[3] x) => (float[3] y) <float[3] w = {1, 2, 3}> {
+          a = Add(x, w)
+          y = my.Search <body = b (float[3] v) => (float[3] r) <float[3] w1 = {1, 2, 3}> { p = Add(x, w1) q = Add(x, w1) r = Add(p, q) }> (a) }""")
+    model, _ = rewritten(proto)
+    assert names(model) == {"w", "w1"}
+    assert ops(model).count("Add") == 3
+
+
 def test_options_switch_each_half_off():
     proto = onnx.parser.parse_model(BODIES)
     kinds = {c.kind for c in rewritten(proto, nodes=False)[1].changes}

@@ -151,6 +151,24 @@ def test_outputs_left_out_and_names_that_something_refers_to_stay():
     assert [v.name for v in lstm.outputs] == ["", "h"]
 
 
+def test_bodies_of_custom_operators_keep_their_ports():
+    proto = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17, "my" : 1]>
+        main (float[3] x) => (float[3] y) {
+          a = Neg(x)
+          y = my.Search <encoder = e (float[3] x) => (float[3] a) { b = Exp(x) a = Abs(b) },
+                         decoder = d (float[3] x) => (float[3] a) { b = Exp(x) a = Abs(b) }> (a) }""")
+    model = from_proto(proto)
+    log = ChangeLog()
+    NameEverything().run(model, log)
+    bodies = [scope.graph for scope in scopes(model) if scope.owner is not None]
+    assert [(g.inputs[0].name, g[0].outputs[0].name, g.outputs[0].name) for g in bodies] == [
+        ("x", "b", "a"),
+        ("x", "b_1", "a"),
+    ]
+    assert {d.reason for d in log.declined} == {"its name occurs twice, but a custom operator may rely on it"}
+
+
 @settings(max_examples=25, deadline=None)
 @given(models(25))
 def test_random_models(proto):
