@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import onnx_ir as ir
 
 from surgeon_passes.walk import Scope, is_onnx_op
@@ -29,7 +30,32 @@ def constant_of(value: ir.Value | None, *, overridable: bool = False) -> ir.Tens
         return value.const_value if value.is_initializer() else None
     if not is_onnx_op(producer, "Constant"):
         return None
-    return ir.convenience.get_const_tensor(value)
+    return constant_tensor(producer)
+
+
+def constant_tensor(node: ir.Node) -> ir.TensorProtocol | None:
+    """The dense tensor a ``Constant`` node makes, in the type its attribute stands for; None for any other.
+
+    A single float is float32 and a single integer int64, as the operator says. Texts keep every byte.
+    """
+    if len(node.attributes) != 1 or len(node.outputs) != 1:
+        return None
+    ((name, attr),) = node.attributes.data.items()
+    if attr.is_ref():
+        return None
+    if name == "value":
+        tensor: ir.TensorProtocol = attr.value
+        return tensor
+    if name in ("value_float", "value_floats"):
+        return ir.Tensor(np.array(attr.value, dtype=np.float32), name=node.outputs[0].name)
+    if name in ("value_int", "value_ints"):
+        return ir.Tensor(np.array(attr.value, dtype=np.int64), name=node.outputs[0].name)
+    if name in ("value_string", "value_strings"):
+        texts = [attr.value] if name == "value_string" else list(attr.value)
+        data = [text.encode() if isinstance(text, str) else text for text in texts]
+        shape = ir.Shape([] if name == "value_string" else [len(data)])
+        return ir.StringTensor(data, shape=shape, name=node.outputs[0].name)
+    return None  # sparse
 
 
 def nbytes_of(tensor: ir.TensorProtocol) -> int:
@@ -47,7 +73,9 @@ def small_ints(value: ir.Value | None, *, limit: int = 4096) -> list[int] | None
     return [int(item) for item in tensor.numpy().reshape(-1)]
 
 
-def add_constant(scope: Scope, tensor: ir.TensorProtocol, name: str, before: ir.Node) -> ir.Value:
+def add_constant(
+    scope: Scope, tensor: ir.TensorProtocol, name: str, before: ir.Node, *, as_node: bool = False
+) -> ir.Value:
     """Put a new constant into a graph: an initializer, or a Constant node where initializers cannot be.
 
     Local functions, and bodies nested in them, get Constant nodes: a FunctionProto has no initializers, and engines
@@ -58,10 +86,11 @@ def add_constant(scope: Scope, tensor: ir.TensorProtocol, name: str, before: ir.
         tensor: The data; its name becomes ``name``.
         name: A name that occurs nowhere else (:class:`surgeon_passes.names.FreshNames`).
         before: The node in front of which a Constant node is put.
+        as_node: Make a Constant node everywhere: models before IR version 4 may only have initializers that are inputs.
     """
     tensor.name = name
     kind, dims = ir.TensorType(tensor.dtype), tensor.shape.numpy()
-    if scope.function is None:
+    if scope.function is None and not as_node:
         value = ir.Value(name=name, const_value=tensor, type=kind, shape=ir.Shape(dims))
         scope.graph.register_initializer(value)
         return value
