@@ -97,9 +97,9 @@ class Sums:
             different = r != t
             count = int(np.count_nonzero(different))
             self.unequal += count
-            if count:
-                # float64 cannot tell 2**53 from 2**53 + 1; Python's integers can.
-                at = int(different.argmax())
+            if count and max(r.itemsize, t.itemsize) == 8:
+                # float64 cannot tell 2**53 from 2**53 + 1.
+                at = _widest_gap(r, t) if r.dtype == t.dtype else int(different.argmax())
                 first = Spot(at, float(abs(int(t[at]) - int(r[at]))))
                 self.max_abs = max(self.max_abs, first.error)
         big_r, big_t = r.astype(np.float64), t.astype(np.float64)
@@ -137,6 +137,8 @@ class Sums:
 
     def _finite(self, r: Array, t: Array, floor: float, exact: bool) -> Spot | None:
         """Sums over elements that are finite on both sides; overwrites its arguments."""
+        if not exact:
+            self.unequal += int(np.count_nonzero(r != t))
         if self.shift:
             np.ldexp(r, -self.shift, out=r)
             np.ldexp(t, -self.shift, out=t)
@@ -150,8 +152,6 @@ class Sums:
         self.sum_abs += float(d.sum())
         at = int(d.argmax())
         worst = float(np.ldexp(d[at], self.shift))
-        if not exact:
-            self.unequal += int(np.count_nonzero(d != 0.0))
         np.abs(r, out=r)
         if self.tolerances:
             rtol, atol = self.tolerances
@@ -199,7 +199,7 @@ class Sums:
         """The norm of the error over the norm of the reference; infinite if only the latter is 0."""
         if self.dd == 0.0:
             return 0.0
-        return math.sqrt(self.dd / self.rr) if self.rr else math.inf
+        return math.sqrt(self.dd) / math.sqrt(self.rr) if self.rr else math.inf
 
     @property
     def rel_linf(self) -> float:
@@ -225,6 +225,11 @@ class Sums:
         norm_r, norm_t = math.sqrt(self.rr), math.sqrt(self.tt)
         apart = (2.0 * self.rd + self.dd) / (norm_r + norm_t)
         return min(2.0, max(0.0, (self.dd - apart * apart) / (2.0 * norm_r * norm_t)))
+
+
+def _widest_gap(r: Array, t: Array) -> int:
+    """Where two arrays of one 64-bit integer type are furthest apart; differences wrap around into their magnitude."""
+    return int(np.where(t > r, t - r, r - t).view(np.uint64).argmax())
 
 
 def _ldexp(value: float, exponent: int) -> float:

@@ -15,8 +15,8 @@ import numpy as np
 from surgeon_debug.accumulate import ClassCount, Spot, Sums, epsilon
 from surgeon_debug.values import Value, dtype_name, kind_of
 
-_OUTSIZED = 1e4
-"""Elements this many times the median are left out of the error among ordinary elements."""
+_OUTSIZED = 2e4
+"""Elements this many times the tenth percentile are left out of the error among ordinary elements."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +84,8 @@ class Difference:
     rel_linf: float
     """Largest absolute error over the largest reference."""
     outsized: int
-    """Elements of the reference above 10,000 times the median: masks of -1e9, above all. In :attr:`rel_l2` they hide
-    whatever happens to the others."""
+    """Elements of the reference above 20,000 times its tenth percentile: masks of -1e9, above all. In :attr:`rel_l2`
+    they hide whatever happens to the others."""
     ordinary_l2: float | None
     """Relative L2 among the other elements, of the samples that have outsized ones; None if none has."""
     angle: float | None
@@ -151,7 +151,7 @@ class Tally:
 
     def _pair(self, reference: Value, target: Value, where: tuple[int | str, ...], sample: int) -> None:
         kind = kind_of(reference)
-        if kind != kind_of(target):
+        if kind != kind_of(target) or kind == "raw":
             self._differs(f"{dtype_name(reference)} against {dtype_name(target)}", where, sample)
         elif kind == "none":
             return
@@ -257,13 +257,16 @@ def compare(reference: Value, target: Value, *, rtol: float | None = None, atol:
 
 
 def _typical(array: np.ndarray[Any, Any]) -> float:
-    """The median magnitude of elements that are neither zero nor special, from a sample of at most 4096."""
+    """The tenth percentile of the magnitudes that are neither zero nor special, from at most some 4096 elements.
+
+    Not the median: more than half of a row may be masked.
+    """
     if kind_of(array) != "float":
         return 0.0
     flat = array.reshape(-1)
     some = np.abs(flat[:: max(1, flat.size // 4096)].astype(np.float64))
     some = some[np.isfinite(some) & (some > 0.0)]
-    return float(np.median(some)) if some.size else 0.0
+    return float(np.quantile(some, 0.1)) if some.size else 0.0
 
 
 def _frozen(count: ClassCount) -> Classes:

@@ -171,8 +171,9 @@ def check_feeds(feeds: Feeds, model: ir.Model, *, where: str = "") -> dict[str, 
     overridable = {v.name or "": v for v in model.graph.inputs if v.is_initializer()}
     for name in feeds:
         if name not in inputs and name not in overridable:
-            close = difflib.get_close_matches(name, inputs, 1)
-            hint = f"did you mean '{close[0]}'?" if close else f"its inputs are {', '.join(inputs) or 'none'}"
+            folded = {known.casefold(): known for known in inputs}
+            close = difflib.get_close_matches(name.casefold(), folded, 1)
+            hint = f"did you mean '{folded[close[0]]}'?" if close else f"its inputs are {', '.join(inputs) or 'none'}"
             raise BadOptionError(f"the model has no input '{name}'", where=where, hint=hint)
     result: dict[str, Value] = {}
     for name, value in {**inputs, **overridable}.items():

@@ -29,7 +29,7 @@ def save_values(values: Mapping[str, Value], path: Path) -> None:
     """
     if path.suffix != ".npz":
         raise BadOptionError("values are saved as .npz", where=str(path), hint=f"write {path.with_suffix('.npz').name}")
-    arrays: dict[str, np.ndarray] = {}  # type: ignore[type-arg]
+    arrays: dict[str, np.ndarray] = {}
     for name, value in values.items():
         items = {name: value} if not isinstance(value, list) else {f"{name}[{i}]": v for i, v in enumerate(value)}
         for label, item in items.items():

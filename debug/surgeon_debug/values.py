@@ -23,6 +23,9 @@ Feeds = Mapping[str, Value]
 """Values by the name of the model input."""
 
 
+_KINDS = {"b": "bool", "i": "int", "u": "int", "f": "float", "c": "complex", "O": "text", "S": "text", "U": "text"}
+
+
 def normalise(value: Value) -> Value:
     """A value as this package compares it: arrays for tensors, object arrays of str for text, lists and dicts inside.
 
@@ -50,7 +53,7 @@ def _text(item: Any) -> str:
 def kind_of(value: Value) -> str:
     """What sort of value this is: ``float``, ``complex``, ``int``, ``bool``, ``text``, ``sequence``, ``map``, ``none``.
 
-    ``float`` and ``int`` include the types numpy lacks.
+    ``float`` and ``int`` include the types numpy lacks. ``raw`` are bytes whose type got lost.
     """
     if value is None:
         return "none"
@@ -60,7 +63,7 @@ def kind_of(value: Value) -> str:
         return "sequence"
     dtype = np.asarray(value).dtype
     if not is_foreign(dtype):
-        return {"b": "bool", "i": "int", "u": "int", "f": "float", "c": "complex"}.get(dtype.kind, "text")
+        return _KINDS.get(dtype.kind, "raw")
     # The kind of a type of ml_dtypes says nothing; its name tells numbers with a fraction from integers.
     return "float" if "float" in dtype.name else "int"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import shlex
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -13,8 +15,9 @@ from surgeon_debug.compare import Difference
 from surgeon_debug.comparison import Comparison, TensorResult
 from surgeon_debug.verdict import Verdict
 
-_OUTPUTS = 6  # rows for outputs; with everything else the report stays below 40 lines
-_LAYERS = 14
+_OUTPUTS = 4  # lines for outputs; with everything else the report stays below 40 lines
+_LAYERS = 16  # lines for layers, those that stand for a gap included
+_REMARKS = 3
 _BEFORE, _AFTER = 2, 3  # rows around the first suspect
 _COLOURS = {Verdict.AGREE: "green", Verdict.DIFFER: "red", Verdict.SHAPE: "red", Verdict.MISSING: "red"}
 _HALF_LIMIT = 65504.0
@@ -60,7 +63,8 @@ def _print_outputs(console: Console, done: Comparison) -> None:
     for result in shown:
         colour = _COLOURS[result.verdict]
         name = escape(_short(result.tensor, max(16, console.width // 3)))
-        console.print(f"  output {name}: [{colour}]{result.verdict.value}[/], {escape(result.judgement.reason)}")
+        line = f"  output {name}: [{colour}]{result.verdict.value}[/], {escape(result.judgement.reason)}"
+        console.print(line, no_wrap=result.verdict is Verdict.AGREE, overflow="ellipsis")
     if len(done.outputs) > len(shown):
         console.print(f"  ... and {len(done.outputs) - len(shown)} more outputs (--json lists all)")
     if not done.layered:
@@ -96,8 +100,15 @@ def _chosen(layers: Sequence[TensorResult]) -> list[int]:
     chosen: list[int] = []
     if first is not None:
         chosen += [first, *range(max(0, first - _BEFORE), min(len(layers), first + _AFTER + 1))]
-    chosen += sorted(range(len(layers)), key=lambda i: _severity(layers[i]), reverse=True)
-    return sorted(list(dict.fromkeys(chosen))[:_LAYERS])
+    chosen += sorted(range(len(layers)), key=lambda i: _severity(layers[i]), reverse=True)[:_LAYERS]
+    rows: list[int] = []
+    for index in dict.fromkeys(chosen):
+        wider = sorted([*rows, index])
+        gaps = sum(b != a + 1 for a, b in itertools.pairwise(wider))
+        if len(wider) + gaps > _LAYERS:
+            break
+        rows = wider
+    return rows
 
 
 def _severity(result: TensorResult) -> tuple[int, float]:
@@ -197,12 +208,16 @@ def _remarks(done: Comparison) -> list[str]:
             lines.append(f"showing inner tensors changes the last digits of {_some(seen.changed)} on {seen.engine}")
     if done.unobserved:
         name, reason = done.unobserved[0]
-        lines.append(f"{len(done.unobserved)} tensors could not be compared, the first is {name}: {reason}")
+        lines.append(f"{_count(len(done.unobserved))} could not be compared, the first is {name}: {reason}")
     if done.unmatched:
         lines.append(
-            f"{len(done.unmatched)} tensors of {done.model} have no namesake in {done.other}: {_some(done.unmatched)}"
+            f"{_count(len(done.unmatched))} of {done.model} without a namesake in {done.other}: {_some(done.unmatched)}"
         )
-    return [*lines, *done.notes][:4]
+    return [*lines, *done.notes][:_REMARKS]
+
+
+def _count(tensors: int) -> str:
+    return "1 tensor" if tensors == 1 else f"{tensors} tensors"
 
 
 def _some(names: Sequence[str]) -> str:
@@ -223,7 +238,8 @@ def _advice(done: Comparison) -> list[str]:
         return ["the error is in a tensor that was not compared; see the notes"]
     if _overflows(first):
         return [f"values leave the range of float16 here: keep {first.node} in float32"]
-    return [f"look at {first.node} alone: surgeon extract {done.model} --outputs {first.tensor}"]
+    command = shlex.join(["surgeon", "extract", done.model, "--outputs", first.tensor])
+    return [f"look at {first.node} alone: {command}"]
 
 
 def _overflows(result: TensorResult) -> bool:
