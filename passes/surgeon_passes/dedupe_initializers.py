@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterator
 import onnx_ir as ir
 
 from surgeon_passes.contract import ChangeLog
-from surgeon_passes.takeover import QUANTIZATION, Takeover
+from surgeon_passes.takeover import Takeover, quantization_of
 from surgeon_passes.tensor_content import ContentKeys
 from surgeon_passes.walk import Scope, is_control_flow, scopes
 
@@ -50,7 +50,7 @@ def _visible(graph: ir.Graph, outer: dict[ir.Graph, ir.Graph]) -> Iterator[ir.Gr
 
 def _merge(scope: Scope, value: ir.Value, first: ir.Value, log: ChangeLog, takeover: Takeover) -> bool:
     name = value.name or ""
-    annotated = value.meta.get(QUANTIZATION) != first.meta.get(QUANTIZATION)
+    annotated = quantization_of(value) != quantization_of(first)
     obstacle = "their quantization annotations differ" if annotated else ""
     if value.is_graph_output():
         obstacle = "it is an output of its graph"

@@ -110,12 +110,12 @@ def folded(host: Host, affine: Affine) -> tuple[ir.TensorProtocol, ir.TensorProt
     if bool(((largest > 0) & (largest < smallest)).any()):
         return f"the folded weights would be too small for {dtype.name}"
     if bool((affine.factor == 1).all()):
-        return host.weight, ir.tensor(bias, dtype=dtype)
+        return host.weight, ir.Tensor(bias, dtype=dtype)
     shape = ir.Shape(host.weight.shape.numpy())
     weight = ir.LazyTensor(lambda: _scaled(host, affine.factor), dtype, shape)
     if host.weight.size * dtype.bitwidth // 8 >= _LAZY:
-        return weight, ir.tensor(bias, dtype=dtype)
-    return _scaled(host, affine.factor), ir.tensor(bias, dtype=dtype)
+        return weight, ir.Tensor(bias, dtype=dtype)
+    return _scaled(host, affine.factor), ir.Tensor(bias, dtype=dtype)
 
 
 def _blocks(host: Host) -> list[slice]:
@@ -144,4 +144,4 @@ def _scaled(host: Host, factor: np.ndarray) -> ir.TensorProtocol:
     spread = factor.reshape(host.spread)
     for part in _blocks(host):
         out[part] = array[part].astype(np.float64) * (spread if host.spread[0] == 1 else spread[part])
-    return ir.tensor(out.reshape(host.weight.shape.numpy()), dtype=host.weight.dtype)
+    return ir.Tensor(out.reshape(host.weight.shape.numpy()), dtype=host.weight.dtype)

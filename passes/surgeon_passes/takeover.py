@@ -15,8 +15,16 @@ from surgeon_passes.fidelity import TRAINING
 from surgeon_passes.rewire import can_replace
 from surgeon_passes.walk import scopes
 
-QUANTIZATION = "quant_parameter_tensor_names"
-"""The key in ``Value.meta`` under which onnx_ir keeps quantization annotations: names of other values."""
+_QUANTIZATION = "quant_parameter_tensor_names"  # the key in Value.meta under which onnx_ir keeps annotations
+
+
+def quantization_of(value: ir.Value) -> dict[str, str]:
+    """The quantization annotation of a value: names of other values, by role."""
+    # Reading Value.meta makes a store for every value that has none; of the many values of a model few have one.
+    if getattr(value, "_metadata", value) is None:
+        return {}
+    found: dict[str, str] = value.meta.get(_QUANTIZATION, {})
+    return found
 
 
 def named_uses(model: ir.Model) -> frozenset[str]:
@@ -26,7 +34,7 @@ def named_uses(model: ir.Model) -> frozenset[str]:
         made = (value for node in scope.graph for value in node.outputs)
         for values in (scope.graph.inputs, scope.graph.initializers.values(), made):
             for value in values:
-                names.update(value.meta.get(QUANTIZATION, {}).values())
+                names.update(quantization_of(value).values())
     for record in model.meta.get(TRAINING, ()):
         names.update(_names_in(record))
     return frozenset(name for name in names if name)

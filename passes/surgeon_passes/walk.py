@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
+_BODIES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+
 
 @dataclasses.dataclass(frozen=True)
 class Scope:
@@ -45,12 +47,14 @@ def title(node: ir.Node) -> str:
 
 def nested_graphs(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
     """Yield (attribute name, graph) of each graph a node holds; lists of graphs as ``name[i]``."""
-    for name, attr in node.attributes.items():
-        if attr.is_ref():
+    # The plain dictionary behind the attributes: every walk asks this of every node, and nearly none has a body.
+    for name, attr in node.attributes.data.items():
+        kind = attr.type
+        if kind not in _BODIES or attr.is_ref():
             continue
-        if attr.type == ir.AttributeType.GRAPH:
+        if kind == ir.AttributeType.GRAPH:
             yield name, attr.as_graph()
-        elif attr.type == ir.AttributeType.GRAPHS:
+        else:
             for i, graph in enumerate(attr.as_graphs()):
                 yield f"{name}[{i}]", graph
 
@@ -63,6 +67,8 @@ def scopes_in(root: Scope) -> Iterator[Scope]:
         yield scope
         inner: list[Scope] = []
         for node in scope.graph:
+            if not node.attributes.data:
+                continue
             for name, graph in nested_graphs(node):
                 inner.append(Scope(graph, f"{scope.label(node)}/{name}", scope.opset_imports, scope.function, node))
         stack.extend(reversed(inner))
