@@ -115,19 +115,28 @@ def run_pipeline(model: ir.Model, recipe: Recipe, *, limit: int | None = None, h
     make_runnable(model, log)
     if log.changes:
         reports.append(StepReport("sort", 1, tuple(log.changes), (), time.perf_counter() - started, nodes, nodes))
+    _run_recipe(model, recipe, log, hooks, reports)
+    return Report(model, tuple(reports), log.exhausted)
+
+
+def _run_recipe(
+    model: ir.Model, recipe: Recipe, log: ChangeLog, hooks: Sequence[Hook], reports: list[StepReport]
+) -> None:
     settled: dict[int, int] = {}
     for turn in range(1, recipe.rounds + 1):
         made_before = len(log.changes)
         for index, step in enumerate(recipe.steps):
-            if settled.get(index) == len(log.changes):
-                continue
             at = len(log.changes)
-            reports.append(_run_step(model, step, turn, log, hooks))
+            if settled.get(index) == at:
+                continue
+            if isinstance(step, Recipe):
+                _run_recipe(model, step, log, hooks, reports)
+            else:
+                reports.append(_run_step(model, step, turn, log, hooks))
             if len(log.changes) == at:
                 settled[index] = at
         if len(log.changes) == made_before or log.exhausted:
             break
-    return Report(model, tuple(reports), log.exhausted)
 
 
 def _run_step(model: ir.Model, step: Pass, turn: int, log: ChangeLog, hooks: Sequence[Hook]) -> StepReport:

@@ -11,12 +11,16 @@
 
     [[step]]
     pass = "gs:./my_script.py:rename"
+
+    [[step]]
+    recipe = "simplify"         # another recipe, by name or file, run until it has nothing more to do
 """
 
 from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,17 +30,29 @@ from surgeon_passes.contract import Pass
 from surgeon_passes.errors import BadOptionError
 from surgeon_passes.spec import build, options_of, spec_of
 
+_MAX_DEPTH = 8
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """Passes in order, and how often to go through them."""
 
-    steps: tuple[Pass, ...]
-    """The passes, first to last."""
+    steps: tuple[Pass | Recipe, ...]
+    """The passes, first to last; a recipe among them runs its own rounds in its place."""
     rounds: int = 1
     """Go through the steps until a round changes nothing, at most this often."""
     description: str = ""
     """What it is for, in one sentence."""
+    name: str = ""
+    """What it was loaded by: the name of a recipe that comes with the package, or a file."""
+
+    def passes(self) -> Iterator[Pass]:
+        """Every pass, those of inner recipes included."""
+        for step in self.steps:
+            if isinstance(step, Recipe):
+                yield from step.passes()
+            else:
+                yield step
 
 
 def built_in_recipes() -> list[str]:
@@ -45,12 +61,25 @@ def built_in_recipes() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
-def load_recipe(name: str | Path) -> Recipe:
+def is_recipe(text: str) -> bool:
+    """Whether the text of a step names a recipe: one that comes with the package, or a TOML file."""
+    return text.endswith(".toml") or text in built_in_recipes()
+
+
+def load_recipe(name: str | Path, *, depth: int = 0) -> Recipe:
     """A recipe by name (``simplify``) or from a TOML file.
+
+    Args:
+        name: The name or the file.
+        depth: How many recipes this one is nested in.
 
     Raises:
         BadOptionError: No such recipe, not TOML, or a step that does not exist.
     """
+    if depth > _MAX_DEPTH:
+        raise BadOptionError(
+            f"recipes nest more than {_MAX_DEPTH} deep", where=str(name), hint="does one contain itself?"
+        )
     path = Path(name)
     if path.suffix == ".toml" or path.is_file():
         try:
@@ -58,21 +87,23 @@ def load_recipe(name: str | Path) -> Recipe:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "is not text"
             raise BadOptionError(f"the recipe cannot be read: {reason}", where=str(path)) from error
-        return parse_recipe(text, str(path))
+        return dataclasses.replace(parse_recipe(text, str(path), depth=depth), name=str(name))
     names = built_in_recipes()
     if str(name) not in names:
         raise BadOptionError(
             f"there is no recipe '{name}'", hint=did_you_mean(str(name), names) + " (or name a .toml file)"
         )
-    return parse_recipe((resources.files("surgeon_passes") / "recipes" / f"{name}.toml").read_text("utf-8"), str(name))
+    text = (resources.files("surgeon_passes") / "recipes" / f"{name}.toml").read_text("utf-8")
+    return dataclasses.replace(parse_recipe(text, str(name), depth=depth), name=str(name))
 
 
-def parse_recipe(text: str, where: str = "") -> Recipe:
+def parse_recipe(text: str, where: str = "", *, depth: int = 0) -> Recipe:
     """A recipe from the text of a TOML file.
 
     Args:
         text: The content.
         where: The file, for messages.
+        depth: How many recipes this one is nested in.
 
     Raises:
         BadOptionError: Not TOML, a key that means nothing, a step that does not exist.
@@ -92,14 +123,16 @@ def parse_recipe(text: str, where: str = "") -> Recipe:
     if not isinstance(steps, list) or not steps or not all(isinstance(step, dict) for step in steps):
         raise BadOptionError("the recipe has no steps", where=where, hint='add [[step]] with pass = "NAME"')
     try:
-        return Recipe(tuple(_step(step) for step in steps), rounds, str(table.get("description", "")))
+        return Recipe(tuple(_step(step, depth) for step in steps), rounds, str(table.get("description", "")))
     except BadOptionError as error:
         error.where = error.where or where
         raise
 
 
-def _step(table: dict[str, Any]) -> Pass:
+def _step(table: dict[str, Any], depth: int) -> Pass | Recipe:
     options = dict(table)
+    if isinstance(options.get("recipe"), str) and len(options) == 1:
+        return load_recipe(options["recipe"], depth=depth + 1)
     name = options.pop("pass", None)
     if not isinstance(name, str):
         raise BadOptionError("a step names no pass", hint='write pass = "NAME"')
@@ -125,7 +158,9 @@ def recipe_text(recipe: Recipe) -> str:
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
-def _step_lines(step: Pass) -> list[str]:
+def _step_lines(step: Pass | Recipe) -> list[str]:
+    if isinstance(step, Recipe):
+        return [f"recipe = {_toml_string(step.name)}"]
     name = spec_of(step)
     if "." in name.partition(":")[0] or name.startswith("gs:"):
         return [f"pass = {_toml_string(name)}"]

@@ -147,9 +147,9 @@ def split_spec(text: str) -> tuple[str, dict[str, str]]:
     name, _, tail = text.partition(":")
     options: dict[str, str] = {}
     for part in _split(tail, ",") if tail.strip() else []:
-        key, equals, value = part.partition("=")
-        key = _unquote(key)
-        if not equals:
+        raw_key, *values = _split(part, "=")
+        key, value = _unquote(raw_key), "=".join(values)
+        if not values:
             raise BadOptionError(f"'{part}' in '{text}' is not an option", hint="write KEY=VALUE")
         if key in options:
             raise BadOptionError(f"option '{key}' is given twice in '{text}'")

@@ -84,7 +84,7 @@ def model_of(model: ModelLike) -> ir.Model:
 
 def rewrite(
     model: ModelLike,
-    steps: Sequence[str | Pass] | str | Recipe,
+    steps: Sequence[str | Pass | Recipe] | str | Recipe,
     *,
     verify: bool = False,
     limit: int | None = None,
@@ -105,10 +105,7 @@ def rewrite(
         BrokenPassError: ``verify`` found that a value changed; the message names the first change that did it.
         SurgeonError: The model, a pass or an option does not do.
     """
-    if isinstance(steps, Recipe):
-        recipe = steps
-    else:
-        recipe = rewriting.recipe_of(steps, ()) if isinstance(steps, str) else rewriting.recipe_of(None, steps)
+    recipe = rewriting.recipe_of([steps] if isinstance(steps, str | Recipe) else steps)
     source = Path(model) if isinstance(model, str | Path) else model_of(model)
     order = rewriting.Order(source, recipe, limit=limit)
     report = rewriting.perform(order)

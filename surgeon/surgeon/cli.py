@@ -91,7 +91,7 @@ def run(arguments: list[str]) -> int:
     if debug:
         arguments = ["--debug", *(a for a in arguments if a != "--debug")]
     try:
-        result = surgeon.main(args=arguments, standalone_mode=False)
+        result = surgeon.main(args=arguments, prog_name="surgeon", standalone_mode=False)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except (click.Abort, KeyboardInterrupt):

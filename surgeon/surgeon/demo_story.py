@@ -74,7 +74,7 @@ def _say(console: Console, line: str) -> None:
 def _simplify(console: Console, model: Path, small: Path) -> bool:
     console.print("\n[bold]2. Simplify it, and prove that nothing changed:[/]")
     _say(console, f"surgeon rewrite {model.name} -r simplify --verify -o {small.name}")
-    order = rewriting.Order(model, rewriting.recipe_of("simplify", ()))
+    order = rewriting.Order(model, rewriting.recipe_of(["simplify"]))
     report = rewriting.perform(order)
     verified = rewriting.verify(order, report, samples=2, dims={})
     rewriting.write(report, rewriting.Target(small, Weights.AUTO, None))
@@ -88,7 +88,7 @@ def _simplify(console: Console, model: Path, small: Path) -> bool:
 def _convert(console: Console, small: Path, target: Path, keep: tuple[str, ...]) -> None:
     spec = "convert-precision:to=float16" + (f",keep={';'.join(keep)}" if keep else "")
     _say(console, f"surgeon rewrite {small.name} -p '{spec}' -o {target.name}")
-    report = rewriting.perform(rewriting.Order(small, rewriting.recipe_of(None, (spec,))))
+    report = rewriting.perform(rewriting.Order(small, rewriting.recipe_of([spec])))
     rewriting.write(report, rewriting.Target(target, Weights.AUTO, None))
     console.print(f"   {len(report.changes)} nodes now compute in float16; {human_bytes(target.stat().st_size)}")
 

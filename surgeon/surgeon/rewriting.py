@@ -10,13 +10,13 @@ import onnx_ir as ir
 
 from surgeon_debug.verification import Allowance, Blame, Outcome, Verification
 from surgeon_debug.verify import Verifier
-from surgeon_passes.catalogue import parse_step
+from surgeon_passes.catalogue import did_you_mean, parse_step, pass_locations
 from surgeon_passes.change_journal import ChangeJournal
 from surgeon_passes.contract import Change, Pass
 from surgeon_passes.errors import BadOptionError
 from surgeon_passes.graph import load
 from surgeon_passes.pipeline import Hook, Report, StepReport, run_pipeline
-from surgeon_passes.recipe import Recipe, built_in_recipes, load_recipe
+from surgeon_passes.recipe import Recipe, built_in_recipes, is_recipe, load_recipe
 from surgeon_passes.save import Weights, save
 from surgeon_passes.spec import parse_size, spec_of
 
@@ -68,20 +68,25 @@ class _Announcer:
         """Nothing to tell."""
 
 
-def recipe_of(recipe: str | None, steps: Sequence[str | Pass]) -> Recipe:
-    """The recipe named, followed by single passes.
+def recipe_of(steps: Sequence[str | Pass | Recipe]) -> Recipe:
+    """One recipe out of passes and recipes, given as text or as objects, in order.
 
     Raises:
         BadOptionError: Nothing is given, or something does not exist.
     """
-    if recipe is None and not steps:
+    if not steps:
         raise BadOptionError("no pass is given", hint="add -p PASS or -r RECIPE (surgeon passes lists them)")
-    base = load_recipe(recipe) if recipe is not None else Recipe(())
-    for step in steps:
-        if isinstance(step, str) and step in built_in_recipes():
-            raise BadOptionError(f"'{step}' is a recipe, not a pass", hint=f"write -r {step}")
-    added = tuple(parse_step(step) if isinstance(step, str) else step for step in steps)
-    return dataclasses.replace(base, steps=base.steps + added)
+    return Recipe(tuple(_step_of(step) if isinstance(step, str) else step for step in steps))
+
+
+def _step_of(text: str) -> Pass | Recipe:
+    if is_recipe(text):
+        return load_recipe(text)
+    name = text.partition(":")[0].strip()
+    known = [*pass_locations(), *built_in_recipes()]
+    if name not in known and name != "gs" and "." not in name:
+        raise BadOptionError(f"there is no pass or recipe '{name}'", hint=did_you_mean(name, known))
+    return parse_step(text)
 
 
 def target_of(output: Path | None, weights: str, keep_weights: bool, shard_size: str | None) -> Target | None:
@@ -195,7 +200,7 @@ def verify(order: Order, report: Report, *, samples: int, dims: Mapping[str, int
         samples: Seeded inputs to try.
         dims: Sizes of symbolic dimensions of these.
     """
-    steps = {step.name: step for step in order.recipe.steps}
+    steps = {step.name: step for step in order.recipe.passes()}
     ran = [steps[change.step] for change in report.changes if change.step in steps]
     allowance = Allowance(
         reassociates=any(step.reassociates or step.changes_values for step in ran),

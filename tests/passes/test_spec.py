@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import ClassVar
 
 import onnx_ir as ir
@@ -97,11 +98,23 @@ def test_sizes(text: str, count: int) -> None:
     assert parse_size(text) == count
 
 
+def test_a_recipe_may_hold_another_and_not_itself(tmp_path: Path) -> None:
+    outer = tmp_path / "outer.toml"
+    outer.write_text("[[step]]\npass = 'sort'\n\n[[step]]\nrecipe = 'simplify'\n")
+    recipe = load_recipe(outer)
+    assert recipe.steps[1] == load_recipe("simplify")
+    assert [step.name for step in recipe.passes()][:2] == ["sort", "fold-constants"]
+    assert parse_recipe(recipe_text(recipe)) == dataclasses.replace(recipe, name="")
+    outer.write_text(f"[[step]]\nrecipe = '{outer}'\n")
+    with pytest.raises(BadOptionError, match="does one contain itself"):
+        load_recipe(outer)
+
+
 def test_recipes_round_trip_and_all_built_in_ones_load() -> None:
     assert "simplify" in built_in_recipes()
     for name in built_in_recipes():
         recipe = load_recipe(name)
-        assert parse_recipe(recipe_text(recipe)) == recipe
+        assert dataclasses.replace(parse_recipe(recipe_text(recipe)), name=name) == recipe
     steps = tuple(load_recipe("simplify").steps)
     odd = Recipe(steps, 3, 'with "quotes", a \\ and a\nbreak')
     assert parse_recipe(recipe_text(odd)) == odd

@@ -11,8 +11,16 @@ from surgeon import options
 
 @click.command("rewrite")
 @options.model_argument
-@click.option("-p", "--pass", "steps", multiple=True, metavar="PASS", help="A pass, as NAME:KEY=VALUE,...; repeatable.")
-@click.option("-r", "--recipe", metavar="RECIPE", help="A recipe by name (simplify) or a .toml file; before any -p.")
+@click.option(
+    "-p",
+    "--pass",
+    "-r",
+    "--recipe",
+    "steps",
+    multiple=True,
+    metavar="STEP",
+    help="A pass as NAME:KEY=VALUE,... or a recipe by name (simplify) or .toml file; repeatable, in order.",
+)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="OUT", help="The model to write; none: only report."
 )
@@ -32,7 +40,6 @@ from surgeon import options
 def command(
     model: Path,
     steps: tuple[str, ...],
-    recipe: str | None,
     output: Path | None,
     verify: bool,
     samples: int,
@@ -63,7 +70,7 @@ def command(
 
     order = rewriting.Order(
         source=model,
-        recipe=rewriting.recipe_of(recipe, steps),
+        recipe=rewriting.recipe_of(steps),
         allow_external=allow_external,
         limit=rewrite_limit,
         journal=journal,

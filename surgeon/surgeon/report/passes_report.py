@@ -70,7 +70,7 @@ def recipe_document(name: str, recipe: Recipe) -> dict[str, Any]:
         "name": name,
         "description": recipe.description,
         "rounds": recipe.rounds,
-        "steps": [spec_of(step) for step in recipe.steps],
+        "steps": [step.name if isinstance(step, Recipe) else spec_of(step) for step in recipe.steps],
     }
 
 
