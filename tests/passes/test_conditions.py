@@ -177,6 +177,6 @@ def test_deep_nesting_and_long_graphs_are_linear():
         nodes.append(node)
         last = node.outputs[0]
     model = ir.Model(ir.Graph([x], [last], nodes=nodes, opset_imports={"": 17}), ir_version=8)
-    started = time.perf_counter()
+    started = time.process_time()
     assert broken_conditions(model) == []
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5

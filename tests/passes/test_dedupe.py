@@ -299,11 +299,11 @@ def test_twenty_thousand_equal_pairs_take_linear_time():
             last = pair[1].outputs[0]
         last.type, last.shape = x.type, ir.Shape([1])
         model = ir.Model(ir.Graph([x], [last], nodes=nodes, opset_imports={"": 17}), ir_version=8)
-        started = time.perf_counter()
+        started = time.process_time()
         Dedupe().run(model, ChangeLog())
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
         assert len(model.graph) == count // 2
-    assert times[1] < 20 * times[0] + 0.2
+    assert times[1] < 25 * times[0] + 0.5
 
 
 @settings(max_examples=30, deadline=None)
