@@ -22,28 +22,21 @@ _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _REFERENCE_BYTES = 4 * 2**20
 """The reference evaluator is slow: it gets no more input than this."""
 
-_REFERENCE_OPS = frozenset(
+_MOVES = frozenset(
     {
-        *("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Tile", "Pad"),
-        *(
-            "Concat",
-            "Slice",
-            "Gather",
-            "Split",
-            "Where",
-            "Cast",
-            "CastLike",
-            "Shape",
-            "Size",
-            "ConstantOfShape",
-            "Range",
-        ),
-        *("Add", "Sub", "Mul", "Div", "Neg", "Abs", "Min", "Max", "Clip", "Floor", "Ceil", "Sqrt", "Sign"),
+        *("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Tile", "Pad", "Concat"),
+        *("Slice", "Gather", "Split", "Where", "Cast", "CastLike", "Shape", "Size", "ConstantOfShape"),
+    }
+)
+"""Operators that move or convert elements and compute nothing."""
+
+_REFERENCE_OPS = _MOVES | frozenset(
+    {
+        *("Add", "Sub", "Mul", "Div", "Neg", "Abs", "Min", "Max", "Clip", "Floor", "Ceil", "Sqrt", "Sign", "Range"),
         *("Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Not", "Xor"),
     }
 )
 """Operators whose value does not depend on the order of a sum, so that the reference is as good as any engine."""
-
 
 _Signature = tuple[str, str, tuple[ir.DataType | None, ...]]
 
@@ -97,7 +90,8 @@ class _Evaluator:
         self._no_kernel: set[_Signature] = set()
 
     def run(self, nodes: Sequence[ir.Node]) -> Evaluation:
-        parts = collections.deque(_without_bodies(nodes))
+        alone = [i for i, node in enumerate(nodes) if holds_graphs(node) or self._is_half(node)]
+        parts = collections.deque(_around(list(nodes), alone))
         # Values that a later part reads must come out of the part that makes them.
         needed = collections.Counter(value for part in parts for node in part for value in values_read(node))
         while parts:
@@ -143,6 +137,13 @@ class _Evaluator:
             self._settle_alone(part[0], made, text)
         return []
 
+    def _is_half(self, node: ir.Node) -> bool:
+        """Whether a node computes in float16: together, onnxruntime would not round between one and the next."""
+        if node.op_type in _MOVES:
+            return False
+        values = (*node.inputs, *node.outputs)
+        return any(value is not None and self._type(value) == ir.DataType.FLOAT16 for value in values)
+
     def _signature(self, node: ir.Node) -> _Signature:
         types = (self._type(value) for value in node.inputs if value is not None)
         return node.op_type, node.domain, tuple(types)
@@ -171,11 +172,6 @@ class _Evaluator:
     def _keep(self, results: dict[ir.Value, ir.TensorProtocol]) -> None:
         self._known.update(results)
         self._found.update(results)
-
-
-def _without_bodies(nodes: Sequence[ir.Node]) -> list[list[ir.Node]]:
-    """Consecutive nodes together, but a node that holds bodies alone."""
-    return _around(list(nodes), [i for i, node in enumerate(nodes) if holds_graphs(node)])
 
 
 def _around(part: list[ir.Node], alone: list[int]) -> list[list[ir.Node]]:

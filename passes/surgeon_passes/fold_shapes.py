@@ -13,8 +13,8 @@ import onnx_ir as ir
 from surgeon_passes.contract import ChangeLog
 from surgeon_passes.foldable import Foldable
 from surgeon_passes.known_facts import KnownFacts
+from surgeon_passes.layout_rules import reshaped
 from surgeon_passes.size_facts import Dims, Operation
-from surgeon_passes.size_rules import reshaped
 from surgeon_passes.symbolic_ints import Algebra, Form, Int
 from surgeon_passes.walk import Scope, is_onnx_op, scopes
 from surgeon_passes.window_rules import slice_axes

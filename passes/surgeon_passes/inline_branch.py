@@ -106,7 +106,7 @@ def inline_branch(scope: Scope, node: ir.Node, branch: ir.Graph, counts: NameCou
     """
     results = list(branch.outputs)
     if len(results) != len(node.outputs) or branch.inputs or any(is_undefined(value) for value in results):
-        log.decline(node.name, "an output of the branch is a value of an outer graph", where=scope.path)
+        log.decline(label_of(node), "an output of the branch is a value of an outer graph", where=scope.path)
         return False
     moved, constants = list(branch), lone_constants(node, node.inputs, counts.pinned)
     if not log.permit(

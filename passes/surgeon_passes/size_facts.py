@@ -89,6 +89,11 @@ def fits(dtype: ir.DataType, item: Int) -> bool:
     return low <= item <= high if isinstance(item, int) else dtype in _WIDE
 
 
+def natural(algebra: Algebra, items: Sequence[Int]) -> Dims:
+    """Integers as sizes: where one might be negative, a size of its own."""
+    return tuple(d if algebra.is_natural(d) else algebra.fresh() for d in items)
+
+
 def elements(items: Sequence[Int], shape: tuple[int, ...]) -> Elements:
     """Elements from a flat list."""
     array = np.empty(len(items), dtype=object)

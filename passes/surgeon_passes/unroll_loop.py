@@ -89,7 +89,7 @@ def unroll_loop(
     trips = count_trips(node, body, facts)
     reason = trips.reason or _objection(node, body, carried, trips.count or 0, limit)
     if trips.count is None or reason:
-        log.decline(node.name, reason, where=scope.path)
+        log.decline(label_of(node), reason, where=scope.path)
         return False
     if log.exhausted:
         return False

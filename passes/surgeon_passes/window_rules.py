@@ -95,26 +95,36 @@ def _pad(op: Operation) -> Fact | None:
 
 
 def _windows(op: Operation, kernel: list[int]) -> tuple[Int, ...] | None:
-    """The spatial sizes after sliding a window; None where rounding up or odd padding is asked for."""
+    """The spatial sizes after sliding a window; None where padding is to be worked out."""
     dims, n = op.dims(0), len(kernel)
     strides = op.ints_attr("strides") or [1] * n
     dilations = op.ints_attr("dilations") or [1] * n
     pads = op.ints_attr("pads") or [0] * (2 * n)
     mode = op.node.attributes.data.get("auto_pad")
     auto = "NOTSET" if mode is None else mode.value
-    if dims is None or len(dims) != n + 2 or op.int_attr("ceil_mode", 0) or auto not in ("NOTSET", "VALID"):
+    if dims is None or len(dims) != n + 2 or auto not in ("NOTSET", "VALID"):
         return None
     if len(strides) != n or len(dilations) != n or len(pads) != 2 * n or min(strides) < 1:
         return None
     result = []
     for i, size in enumerate(dims[2:]):
-        border = 0 if auto == "VALID" else pads[i] + pads[i + n]
+        before, border = (0, 0) if auto == "VALID" else (pads[i], pads[i] + pads[i + n])
         room = op.algebra.add(size, border - (kernel[i] - 1) * dilations[i] - 1)
         steps = op.algebra.floor_div(room, strides[i])
+        if op.int_attr("ceil_mode", 0):
+            steps = _rounded_up(room, strides[i], size, before)
         count = None if steps is None else op.algebra.add(steps, 1)
         # Where the window does not fit, an engine fails: a result is at least 1 in a run that does not, or unknown.
         result.append(count if count is not None and op.algebra.is_natural(count) else op.algebra.fresh())
     return tuple(result)
+
+
+def _rounded_up(room: Int, stride: int, size: Int, before: int) -> int | None:
+    """Steps of a window, rounded up; None where the last one would start in the border: there engines differ."""
+    if not isinstance(room, int) or not isinstance(size, int):
+        return None
+    steps = -(-room // stride)
+    return steps if steps * stride < size + before else None
 
 
 def _conv(op: Operation) -> Fact | None:
@@ -132,11 +142,29 @@ def _pool(op: Operation) -> list[Fact] | None:
     return None if dims is None or sizes is None else [Fact(op.fact(0).dtype, (*dims[:2], *sizes))]
 
 
+def _resize(op: Operation) -> Fact | None:
+    dims = op.dims(0)
+    policy = op.node.attributes.data.get("keep_aspect_ratio_policy")
+    mode = op.node.attributes.data.get("coordinate_transformation_mode")
+    plain = (policy is None or policy.value == "stretch") and (mode is None or mode.value != "tf_crop_and_resize")
+    if plain:
+        return None
+    return Fact(op.fact(0).dtype, None if dims is None else op.unknown(len(dims)))
+
+
+def _unsaid(op: Operation) -> Fact:
+    """An operator on whose sizes inference and engines have differed."""
+    return Fact(op.fact(0).dtype)
+
+
 WINDOW_RULES: Mapping[str, Rule] = {
     "Slice": _slice,
     "Pad": _pad,
     "Conv": _conv,
     "MaxPool": _pool,
     "AveragePool": _pool,
+    "LpPool": _pool,
+    "Resize": _resize,
+    **dict.fromkeys(("DFT", "STFT"), _unsaid),
 }
 """Rules by operator, for :data:`surgeon_passes.size_rules.SIZE_RULES`."""

@@ -132,6 +132,8 @@ class FoldWriter:
         if value.is_graph_output():
             # An initializer may be a graph output, but engines trip over it.
             constant = ir.node("Constant", [], attributes={"value": tensor}, name=self._names.node(label_of(node)))
+            constant.doc_string = node.doc_string
+            constant.metadata_props.update(node.metadata_props)
             made = constant.outputs[0]
             scope.graph.insert_before(node, constant)
             rewire.replace(value, made)

@@ -108,6 +108,16 @@ def test_the_reference_is_not_trusted_with_sums() -> None:
     assert "MatMul" in found
 
 
+def test_float16_is_rounded_after_every_operator() -> None:
+    value, tensor = constant(np.float16([7.7, 0.3333]))
+    square = ir.node("Mul", [value, value])
+    total = ir.node("Add", [square.outputs[0], value])
+    last = ir.node("Mul", [total.outputs[0], value])
+    found = evaluate([square, total, last], {value: tensor}, last.outputs, {"": 21}, lambda _: ir.DataType.FLOAT16)
+    x = tensor.numpy()
+    assert found.values[last.outputs[0]].numpy().tolist() == ((x * x + x) * x).tolist()
+
+
 def test_an_opset_that_onnxruntime_does_not_know_is_left_to_the_reference() -> None:
     found = one("Add", np.float32([1, 2]), np.float32([3, 4]), opset=28)
     assert isinstance(found, ir.TensorProtocol)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,8 +13,12 @@ import pytest
 from surgeon_passes.known_facts import KnownFacts
 from surgeon_passes.symbolic_ints import Form, Int
 from surgeon_passes.walk import scopes
+from tests.models import FOLDER, index, sample
 from tests.numeric import feeds_of, model_of, run
 from tests.passes.test_symbolic_ints import value_of
+
+SAMPLE = sample(index(), 60)
+ROWS = [row for row in index() if row["file"] in SAMPLE and row["ort"] == "loads" and not row.get("external")]
 
 
 def facts_of(text: str) -> tuple[KnownFacts, dict[str, ir.Value]]:
@@ -120,6 +125,18 @@ def test_claims_hold_for_every_operator_with_a_rule(dims: dict[str, int]) -> Non
     assert check_against_run(proto, dims) > 60
 
 
+@pytest.mark.parametrize("size", range(5, 14))
+@pytest.mark.parametrize("pads", [(0, 0), (1, 0), (0, 1), (1, 1)])
+def test_pooling_that_rounds_up(size: int, pads: tuple[int, int]) -> None:
+    proto = onnx.parser.parse_model(f"""<ir_version: 10, opset_import: ["": 21]>
+agraph (float[1, 1, {size}] x) => (float[a, b, c] y) {{
+  p2 = MaxPool<kernel_shape=[2], strides=[3], pads=[{pads[0]}, {pads[1]}], ceil_mode=1>(x)
+  p3 = MaxPool<kernel_shape=[3], strides=[2], pads=[{pads[0]}, {pads[1]}], ceil_mode=1>(x)
+  y = AveragePool<kernel_shape=[3], strides=[2], pads=[{pads[0]}, {pads[1]}], ceil_mode=1>(x)
+}}""")
+    assert check_against_run(proto, {}) >= 6
+
+
 def test_claims_hold_where_a_size_is_zero() -> None:
     proto = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 21]>
 agraph (float[N, S] y) => (float[a, b] out) <int64[1] zero = {0}, int64[1] one = {1}, int64[1] back = {-1},
@@ -189,6 +206,17 @@ agraph (float[N, 3000000] x) => (int32[2] out) {
     assert facts[values["narrow"]].ints is not None
     assert facts[values["square"]].ints is None
     assert facts[values["byte"]].ints is None
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row["file"][-60:]) for row in ROWS])
+def test_claims_hold_for_public_models(row: dict[str, Any]) -> None:
+    proto = onnx.load(FOLDER / row["file"])
+    try:
+        check_against_run(proto, {})
+    except AssertionError:
+        raise
+    except Exception as error:  # noqa: BLE001  (onnxruntime raises a dozen types)
+        pytest.skip(f"it cannot be run on seeded inputs: {str(error)[:60]}")
 
 
 def test_a_constant_whose_data_is_missing_is_unknown_not_an_error(tmp_path: Path) -> None:
