@@ -232,11 +232,15 @@ def test_a_users_file_may_import_its_neighbour(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not OPENVINO, reason="openvino is not installed")
-def test_openvino_refuses_what_it_would_silently_change() -> None:
+def test_openvino_refuses_what_it_would_silently_change(tmp_path: Path) -> None:
     with pytest.raises(BadOptionError, match="f32, f16, bf16"):
         make_engine("openvino:precision=half")
     with pytest.raises(EngineError, match="no device 'TPU' here; it has"):
         make_engine("openvino:device=TPU")
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (string[2] x) => (string[2] y) { y = Identity (x) }'
+    path = saved(tmp_path, text)
+    with pytest.raises(EngineError, match="crashes on text"):
+        make_engine("openvino").prepare(path, ["y"])
     assert make_engine("openvino:precision=f16").precision == "float16"
     assert make_engine("openvino").precision is None
 
