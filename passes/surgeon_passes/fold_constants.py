@@ -44,6 +44,9 @@ class FoldConstants(Pass):
     more than size_limit; sequences, optionals and maps as results; nodes that use an attribute of the function they
     are in; nodes that cannot be evaluated.
 
+    Results are exact: every operator is rounded to its own type. An engine may still round differently where a weight
+    that was computed is a constant now; onnxruntime packs constant weights and then sums in another order.
+
     Relies on two things about sizes: inputs that call a size by one name agree when the model runs, and a size is not
     0 where Reshape is asked to produce it (0 would mean "copy"). Shapes declared for values other than the model's
     inputs are not believed. A size N may be 0 elsewhere; (N*12)/N still becomes 12, because dividing by 0 fails.

@@ -159,9 +159,9 @@ class FoldPlan:
         outputs = [self._nbytes(value) for value in node.outputs if self._writer.uses(value)]
         total = sum(size for size in outputs if size is not None)
         if max(inputs, total) > MEMORY:
-            return f"evaluating it takes {megabytes(max(inputs, total))} of memory"
+            return f"evaluating it takes {size_text(max(inputs, total))} of memory"
         if None in outputs and inputs > _UNSIZED:
-            return f"the size of its result cannot be told, and its inputs have {megabytes(inputs)}"
+            return f"the size of its result cannot be told, and its inputs have {size_text(inputs)}"
         return None
 
     def _nbytes(self, value: ir.Value) -> int | None:
@@ -203,7 +203,7 @@ class FoldPlan:
         if total > self._size_limit or None in sizes:
             fold.room += self._freed(node)
         if total > fold.room:
-            return f"result of {megabytes(total)} exceeds size_limit"
+            return f"result of {size_text(total)} exceeds size_limit"
         return None
 
     def _freed(self, node: ir.Node) -> int:
@@ -226,6 +226,9 @@ def _is_other(value: ir.Value) -> bool:
     return value.type is not None and not isinstance(value.type, ir.TensorType)
 
 
-def megabytes(size: int) -> str:
-    """A size in bytes for people: ``48 MB``, ``0.1 MB``."""
-    return f"{size / 10**6:.0f} MB" if size >= 10**7 else f"{size / 10**6:.1f} MB"
+def size_text(size: int) -> str:
+    """A size in bytes for people: ``48 MB``, ``1.7 MB``, ``16 kB``, ``8 B``."""
+    for unit, factor in (("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.{0 if size >= 10 * factor else 1}f} {unit}"
+    return f"{size} B"

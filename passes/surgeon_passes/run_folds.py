@@ -12,7 +12,7 @@ from surgeon_passes.contract import ChangeLog
 from surgeon_passes.direct_values import direct_value
 from surgeon_passes.evaluate import evaluate
 from surgeon_passes.known_facts import KnownFacts
-from surgeon_passes.plan_folds import MEMORY, Fold, FoldPlan, megabytes
+from surgeon_passes.plan_folds import MEMORY, Fold, FoldPlan, size_text
 from surgeon_passes.reads import values_read
 from surgeon_passes.size_facts import MAX_ELEMENTS, is_counted
 from surgeon_passes.write_folds import FoldWriter
@@ -159,7 +159,7 @@ class FoldRun:
             return True
         size = sum(nbytes_of(tensor) for tensor in tensors.values())
         if size > fold.room:
-            self.refused[fold.node] = f"result of {megabytes(size)} exceeds size_limit"
+            self.refused[fold.node] = f"result of {size_text(size)} exceeds size_limit"
             return True
         if not self._writer.can_remove(fold.node, tensors):
             self._waiting[fold] = None
