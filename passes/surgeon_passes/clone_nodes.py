@@ -55,7 +55,7 @@ class NodeCloner:
             that are not in it stay what they are. Copies of outputs are added.
         attributes: Attributes of a call, by name, that take the place of references to them; None keeps references.
         value_name: The name of a copied output or of an input or initializer of a body, from the original's.
-        node_name: The name of a copied node, from the original's.
+        node_name: The name of a copied node, from the original.
         metadata: Properties that a copied node gets where the original does not set them.
     """
 
@@ -65,7 +65,7 @@ class NodeCloner:
         *,
         attributes: Mapping[str, ir.Attr] | None = None,
         value_name: Callable[[str], str] | None = None,
-        node_name: Callable[[str], str] | None = None,
+        node_name: Callable[[ir.Node], str] | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         self.values = values
@@ -85,7 +85,7 @@ class NodeCloner:
             overload=node.overload,
             num_outputs=len(node.outputs),
             version=node.version,
-            name=self._node_name(node.name or "") if self._node_name else node.name,
+            name=self._node_name(node) if self._node_name else node.name,
             doc_string=node.doc_string,
             metadata_props={**self._metadata, **node.metadata_props},
         )
