@@ -21,21 +21,20 @@ ModelLike = str | Path | ir.Model | onnx.ModelProto
 def staged(model: ModelLike, *, allow_external: bool = False) -> Iterator[Path]:
     """A path for ``model``, valid inside the ``with`` block.
 
-    A file in binary form is used where it is and never touched; anything else is saved to a temporary folder, weights
-    included, by streaming.
+    A file in binary form is used where it is, unread; anything else is saved to a temporary folder, weights included,
+    by streaming. The caller loads what is there, and gets better words for a bad file than an engine has.
 
     Args:
         model: A path or a model in memory.
         allow_external: Accept weights outside the model's folder.
 
     Raises:
-        FileError: The file cannot be read.
-        BadModelError: It is not ONNX, or its weights are missing or outside the folder.
+        FileError: A file that has to be converted cannot be read, or the temporary cannot be written.
+        BadModelError: What has to be converted is not ONNX, or its weights are missing or outside the folder.
     """
     if isinstance(model, (str, Path)):
         path = Path(model)
         if not text_format_of(path):
-            load(path, allow_external=allow_external)  # its errors say more than those of an engine
             yield path
             return
         name, loaded = f"{path.stem}.onnx", load(path, allow_external=allow_external)

@@ -331,3 +331,12 @@ def test_an_engine_around_an_object(tmp_path: Path) -> None:
     engine = Engine("mine", Wrong())
     engine.prepare(saved(tmp_path), ["y"])
     assert engine.run({"x": np.zeros((1, 4), np.float32)})["y"].shape == (1, 4)
+
+
+def test_a_model_that_was_overwritten_is_read_anew(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    with make_engine("onnxruntime") as engine:
+        engine.prepare(path, ["half"])
+        saved(tmp_path, TEXT.replace("half", "other"))
+        engine.prepare(path, ["half", "other"])
+        assert set(engine.run({"x": np.zeros((1, 4), np.float32)})) == {"other"}

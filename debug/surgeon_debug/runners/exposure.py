@@ -49,6 +49,22 @@ def interface_of(model_path: Path) -> Interface:
     return Interface(inputs, tuple(v.name for v in graph.outputs if v.name), inner, model.ir_version or 0)
 
 
+class InterfaceMemory:
+    """Remembers the interface of the model seen last, as long as its file stays the same."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[Path, int, int] | None = None
+        self._interface: Interface | None = None
+
+    def of(self, model_path: Path) -> Interface:
+        """The interface of a model; see :func:`interface_of`."""
+        state = model_path.stat() if model_path.exists() else None
+        now = None if state is None else (model_path.resolve(), state.st_mtime_ns, state.st_size)
+        if self._interface is None or now is None or now != self._seen:
+            self._interface, self._seen = interface_of(model_path), now
+        return self._interface
+
+
 def tail_of(outputs: Sequence[str], *, ir_version: int | None = None) -> bytes:
     """The bytes that, behind a serialised model, add outputs and set the IR version.
 

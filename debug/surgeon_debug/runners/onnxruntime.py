@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from surgeon_debug.runners.exposure import interface_of, tail_of, with_tail
+from surgeon_debug.runners.exposure import InterfaceMemory, tail_of, with_tail
 from surgeon_debug.values import Feeds, Value, decode, element_type_of, encode, is_foreign
 from surgeon_passes.errors import BadOptionError, EngineError
 
@@ -63,13 +63,14 @@ class OnnxRuntime:
         self._threads = threads
         self._deterministic = deterministic
         self._config = dict(config or {})
+        self._interfaces = InterfaceMemory()
         self._session: Any = None
         self._wanted: list[str] = []
 
     def prepare(self, model_path: Path, outputs: Sequence[str]) -> None:
         """Make a session in which all of ``outputs`` that the main graph has can be fetched."""
         self.close()
-        interface = interface_of(model_path)
+        interface = self._interfaces.of(model_path)
         hidden = interface.hidden(outputs)
         try:
             self._session = self._make(model_path, tail_of(hidden) if hidden else b"")
