@@ -27,6 +27,7 @@ _BUILT_IN = {
     "freeze-shapes": "surgeon_passes.freeze_shapes:FreezeShapes",
     "fuse-batchnorm": "surgeon_passes.fuse_batchnorm:FuseBatchnorm",
     "gs": "surgeon_passes.foreign_gs:GraphSurgeonFunction",
+    "fuse-pad": "surgeon_passes.fuse_pad:FusePad",
     "infer-shapes": "surgeon_passes.infer_shapes:InferShapes",
     "inline-functions": "surgeon_passes.inline_functions:InlineFunctions",
     "name-everything": "surgeon_passes.name_everything:NameEverything",

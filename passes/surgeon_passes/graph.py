@@ -14,6 +14,7 @@ import onnx_ir as ir
 from surgeon_passes import fidelity, wire
 from surgeon_passes.errors import BadModelError, FileError
 from surgeon_passes.external_data import check_region, file_size, locate
+from surgeon_passes.pause_collector import collector_paused
 from surgeon_passes.walk import scopes
 from surgeon_passes.weight_file import MappedTensor, WeightFile
 
@@ -75,7 +76,8 @@ def load(path: str | Path, *, allow_external: bool = False, check_weights: bool 
             small, spans = wire.cut_weights(view, CUT_THRESHOLD)
         finally:
             view.release()
-        return _loaded(_parse(small), path, file, spans, allow_external, check_weights)
+        with collector_paused():
+            return _loaded(_parse(small), path, file, spans, allow_external, check_weights)
     except BadModelError as error:
         if not error.where:
             error.where = str(path)

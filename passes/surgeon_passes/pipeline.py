@@ -9,9 +9,10 @@ from typing import Protocol
 
 import onnx_ir as ir
 
-from surgeon_passes.conditions import broken_conditions, interface_of
+from surgeon_passes.conditions import broken_conditions, clashing_names, interface_changes, interface_of
 from surgeon_passes.contract import Change, ChangeLog, Declined, Pass
 from surgeon_passes.errors import BadModelError, BrokenPassError
+from surgeon_passes.pause_collector import collector_paused
 from surgeon_passes.recipe import Recipe
 from surgeon_passes.sort import Sort
 from surgeon_passes.spec import spec_of
@@ -112,10 +113,11 @@ def run_pipeline(model: ir.Model, recipe: Recipe, *, limit: int | None = None, h
     reports: list[StepReport] = []
     started = time.perf_counter()
     nodes = count_nodes(model)
-    make_runnable(model, log)
-    if log.changes:
-        reports.append(StepReport("sort", 1, tuple(log.changes), (), time.perf_counter() - started, nodes, nodes))
-    _run_recipe(model, recipe, log, hooks, reports)
+    with collector_paused():
+        make_runnable(model, log)
+        if log.changes:
+            reports.append(StepReport("sort", 1, tuple(log.changes), (), time.perf_counter() - started, nodes, nodes))
+        _run_recipe(model, recipe, log, hooks, reports)
     return Report(model, tuple(reports), log.exhausted)
 
 
@@ -142,16 +144,18 @@ def _run_recipe(
 def _run_step(model: ir.Model, step: Pass, turn: int, log: ChangeLog, hooks: Sequence[Hook]) -> StepReport:
     for hook in hooks:
         hook.before(step, model)
-    interface, nodes = interface_of(model), count_nodes(model)
+    interface, clashes, nodes = interface_of(model), clashing_names(model), count_nodes(model)
     started = time.perf_counter()
     result = step.run(model, log)
     seconds = time.perf_counter() - started
     report = StepReport(spec_of(step), turn, result.changes, result.declined, seconds, nodes, count_nodes(model))
     if result.changes:
-        if problems := broken_conditions(model):
-            raise BrokenPassError(f"pass {step.name} left the graph invalid: {problems[0]}", hint="nothing was written")
-        if not step.changes_interface and interface_of(model) != interface:
-            raise BrokenPassError(f"pass {step.name} changed the model's inputs or outputs", hint="nothing was written")
+        problems = broken_conditions(model)
+        problems += [clash for clash in clashing_names(model) if clash not in clashes]
+        if not step.changes_interface:
+            problems += interface_changes(interface, interface_of(model))
+        if problems:
+            raise BrokenPassError(f"pass {step.name} broke the model: {problems[0]}", hint="nothing was written")
     for hook in hooks:
         hook.after(step, model, report)
     return report

@@ -78,7 +78,10 @@ def model_of(model: ModelLike) -> ir.Model:
     if isinstance(model, ir.Model):
         return model
     if isinstance(model, onnx.ModelProto):
-        return graph.from_proto(model)
+        # onnx_ir keeps the TensorProtos it is given and renames them when a tensor is renamed.
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        return graph.from_proto(copy)
     return graph.load(model)
 
 

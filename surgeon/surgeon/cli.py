@@ -8,7 +8,6 @@ Exit codes: 0 done, 1 a finding (engines differ, a rewrite altered a value), 2 u
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import sys
@@ -84,9 +83,6 @@ def run(arguments: list[str]) -> int:
     Returns:
         The exit code.
     """
-    # A graph of 20,000 nodes is a million objects that live until the end; looking through them for garbage again and
-    # again would double the time of loading one.
-    gc.set_threshold(200_000, 20, 100)
     debug = "--debug" in arguments
     if debug:
         arguments = ["--debug", *(a for a in arguments if a != "--debug")]

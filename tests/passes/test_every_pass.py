@@ -25,6 +25,7 @@ KEEPS_VALUES = {
     "dedupe": "dedupe",
     "fold-constants": "fold-constants:size_limit=1MB",
     "fuse-batchnorm": "fuse-batchnorm",
+    "fuse-pad": "fuse-pad",
     "infer-shapes": "infer-shapes",
     "inline-functions": "inline-functions",
     "name-everything": "name-everything",

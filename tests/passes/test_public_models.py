@@ -24,7 +24,7 @@ from tests.models import FOLDER, index, sample
 
 ROWS = index()
 SAMPLE = sample(ROWS, 200)
-REASSOCIATING = {"fuse-batchnorm"}
+REASSOCIATING = {"fuse-batchnorm", "fuse-pad"}
 # Relative L2 error that regrouping a convolution's arithmetic may cause: some units of rounding, times sqrt(K).
 BOUND = {"float32": 1e-5, "float64": 1e-12, "float16": 4e-3, "bfloat16": 3e-2}
 
