@@ -89,6 +89,7 @@ class CastBorders:
         self._starts: dict[ir.Graph, ir.Node | None] = {}
         self._graphs: dict[ir.Value, ir.Graph] = {}
         self._named: set[ir.Graph] = set()
+        self._untyped: set[ir.Value] = set()
 
     def apply(self) -> None:
         """Convert: constants first, then the types, then the Casts."""
@@ -100,6 +101,7 @@ class CastBorders:
             self._starts[scope.graph] = next(iter(scope.graph), None)
             for value in [*scope.graph.inputs, *scope.graph.initializers.values()]:
                 self._graphs[value] = scope.graph
+        self._untyped = {value for value in self.model.graph.outputs if value.type is None}
         uses = [use for scope in scopes for use in self._uses(scope)]
         self._constants(uses)
         for value in self._home_low:
@@ -217,6 +219,8 @@ class CastBorders:
         home = self.low.value if value in self._home_low else "float32"
         value.name = self._names.value(f"{name}_{home}")
         other.name = name
+        if value in self._untyped:
+            other.type = None  # callers see what they saw
         other.doc_string, value.doc_string = value.doc_string, None
         other.metadata_props.update(value.metadata_props)
 
