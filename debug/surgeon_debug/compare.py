@@ -65,6 +65,8 @@ class Difference:
     """Elements compared."""
     unequal: int
     """Elements that are not equal; NaN equals NaN."""
+    finite: int
+    """Numbers that are finite on both sides: those that the errors are about."""
     nan: Classes
     """Counts of NaN."""
     posinf: Classes
@@ -72,7 +74,7 @@ class Difference:
     neginf: Classes
     """Counts of -Inf."""
     max_abs: float
-    """Largest absolute error; this and what follows is over elements finite on both sides."""
+    """Largest absolute error; this and what follows is over elements finite on both sides, and 0 if there are none."""
     mean_abs: float
     """Mean absolute error."""
     max_rel: float
@@ -230,6 +232,7 @@ class Tally:
             coarse_epsilon=self._epsilon,
             elements=sums.elements,
             unequal=sums.unequal,
+            finite=sums.finite,
             nan=_frozen(sums.nan),
             posinf=_frozen(sums.posinf),
             neginf=_frozen(sums.neginf),

@@ -112,6 +112,12 @@ def test_missing_outputs_and_effects_of_looking() -> None:
     assert "depends on how the engine fuses" in text and "switch off the target's fusions" in text
 
 
+def test_errors_of_nothing_are_not_zero() -> None:
+    poisoned = result("p", np.ones(2, np.float32), np.full(2, np.nan, np.float32))
+    row = printed(dataclasses.replace(FAULTY, outputs=(poisoned,), layers=(poisoned,)))[-2]
+    assert row.split() == ["1", "p", "MatMul", "differ", "-", "-", "-", "-", "-", "-", "0/2"]
+
+
 def test_markup_in_names_is_text() -> None:
     odd = result("[red]x[/]", np.ones(2, np.float32), np.zeros(2, np.float32), node="a[0]")
     text = "\n".join(printed(dataclasses.replace(FAULTY, outputs=(odd,), layers=(odd,))))

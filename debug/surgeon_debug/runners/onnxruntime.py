@@ -120,7 +120,8 @@ class OnnxRuntime:
         sent = {name: _outgoing(value) for name, value in feeds.items() if name in given}
         tensors = {name for name in self._wanted if kinds[name].startswith("tensor(")}
         foreign = [name for name in self._wanted if name in tensors and not _NATIVE.match(kinds[name])]
-        native = [name for name in self._wanted if name not in set(foreign)]
+        apart = set(foreign)
+        native = [name for name in self._wanted if name not in apart]
         result: dict[str, Value] = {}
         if foreign:
             # One run serves both kinds, unless something among them is no tensor, which only the plain call returns.

@@ -155,6 +155,8 @@ def _cell(column: str, difference: Difference | None) -> str:
         return f"{reference}/{target}" if reference or target else ""
     if difference.reference_dtype == "string":
         return str(difference.unequal) if column == "rel L2" else ""
+    if difference.elements and not difference.finite:
+        return "-"
     values = {
         "rel L2": difference.rel_l2,
         "max abs": difference.max_abs,
