@@ -69,8 +69,11 @@ class FreezeShapes(Pass):
         before = contradiction_in(model, AllComputed())
         kept = _Kept(model)
         _apply(model, requests)
+        default = _wrong_default(model)
         wrong = contradiction_in(model, AllComputed())
         kept.restore()
+        if default:
+            raise BadOptionError(default, hint="give the size that the default has, or none")
         if wrong and not before:
             sizes = ", ".join(request.text for request in requests)
             raise RefusalError(f"with {sizes} the operators do not fit together: {wrong}")
@@ -158,6 +161,20 @@ def _check_agreement(requests: list[_Request]) -> None:
         for place, size in request.unnamed.items():
             if unnamed.setdefault(place, size) != size:
                 raise BadOptionError(f"freeze-shapes: input '{place[0].name}' is given two shapes")
+
+
+def _wrong_default(model: ir.Model) -> str:
+    """Whether an input has a default value whose shape is not the one it has now."""
+    for value in model.graph.inputs:
+        if value.const_value is None or value.shape is None:
+            continue
+        sizes = value.const_value.shape.numpy()
+        fits = len(sizes) == len(value.shape) and all(
+            not isinstance(dim, int) or dim == size for dim, size in zip(value.shape, sizes, strict=True)
+        )
+        if not fits:
+            return f"freeze-shapes: the default value of input '{value.name}' has shape {list(sizes)}"
+    return ""
 
 
 def _permit(model: ir.Model, request: _Request, log: ChangeLog) -> bool:

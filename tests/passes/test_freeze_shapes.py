@@ -169,6 +169,17 @@ def test_sizes_that_the_operators_do_not_take_are_refused() -> None:
     freeze("N=3").run(model, ChangeLog())
 
 
+def test_a_default_value_has_the_size_it_has() -> None:
+    model = model_of(
+        """<ir_version: 9, opset_import: ["": 18]>
+        net (float[N] x, float[M] d) => (float[N] y, float[M] e) <float[3] d = {1, 2, 3}> { y = Abs(x) e = Neg(d) }"""
+    )
+    with pytest.raises(BadOptionError, match=r"default value of input 'd' has shape \[3\]"):
+        freeze("M=4").run(model, ChangeLog())
+    freeze("M=3,N=2").run(model, ChangeLog())
+    assert str(model.graph.inputs[1].shape) == "[3]"
+
+
 def test_each_prefix_of_the_changes_is_a_valid_model() -> None:
     dims = {"batch": 2, "seq": 3, "past": 1}
     for limit in range(4):
