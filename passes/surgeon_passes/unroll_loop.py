@@ -133,7 +133,7 @@ class _Unroller:
             values: dict[ir.Value, ir.Value | None] = dict(shared)
             counter = self._body.inputs[0]
             if _is_read(counter):
-                values[counter] = self._constant(np.array(trip, np.int64), f"{counter.name}_{trip}")
+                values[counter] = self._constant(_as_declared(trip, np.int64, counter), f"{counter.name}_{trip}")
             values.update(zip(self._body.inputs[2:], current, strict=True))
             cloner = NodeCloner(values, value_name=self._names.value, node_name=self._node_name)
             made += cloner.clone_all(nodes)
@@ -173,7 +173,7 @@ class _Unroller:
                 shared[value] = self._add(value.const_value, name)
         condition = self._body.inputs[1]
         if _is_read(condition) and trips:
-            shared[condition] = self._constant(np.array(True), condition.name or "condition")
+            shared[condition] = self._constant(_as_declared(True, np.bool_, condition), condition.name or "condition")
         return shared
 
     def _constant(self, array: np.ndarray[Any, Any], base: str) -> ir.Value:
@@ -215,6 +215,12 @@ def _nodes_for(body: ir.Graph, results: list[ir.Value]) -> list[ir.Node]:
             needed.update(values_read(node))
             nodes.append(node)
     return nodes[::-1]
+
+
+def _as_declared(number: int, dtype: type[np.generic], value: ir.Value) -> np.ndarray[Any, Any]:
+    """What a loop hands to the first two inputs of its body: a scalar, or one element if the input is declared so."""
+    is_vector = value.shape is not None and len(value.shape) == 1
+    return np.array([number] if is_vector else number, dtype)
 
 
 def _is_read(value: ir.Value) -> bool:

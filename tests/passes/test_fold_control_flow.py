@@ -167,6 +167,21 @@ def test_a_short_loop_is_written_out() -> None:
     assert len(set(names)) == len(names)
 
 
+def test_the_number_of_the_trip_has_the_rank_that_the_body_declares() -> None:
+    text = (
+        HEAD
+        + """agraph (float[4] x) => (float[a, b] rows) <int64 m = {3}, bool yes = {1}, int64[1] one = {1}> {
+  rows = Loop(m, yes) <body = b (int64[1] i, bool ci) => (bool co, float[p] row) {
+    co = Identity(ci)
+    end = Add(i, one)
+    row = Slice(x, i, end)
+  }>
+}"""
+    )
+    model, _ = folded(text)
+    assert "Loop" not in ops(model)
+
+
 def test_every_prefix_of_a_loop_written_out_is_valid_and_equal() -> None:
     assert check_every_prefix(HEAD + LOOP) > 3
 
