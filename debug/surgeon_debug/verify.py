@@ -27,7 +27,7 @@ from surgeon_debug.verification import Allowance, Blame, Outcome, Verification, 
 from surgeon_passes.errors import BadModelError, BadOptionError, EngineError, SurgeonError
 from surgeon_passes.graph import load
 
-ENGINE = "onnxruntime:optimize=none,threads=1,deterministic=true"
+ENGINE = "onnxruntime:optimize=none,threads=1,deterministic=true,config.session.disable_prepacking=1"
 """What both sides run on."""
 
 _Sample = dict[str, Value]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from surgeon_debug.verification import Allowance, Blame, Outcome, Verification
-from surgeon_debug.verify import Verifier
 from surgeon_passes.catalogue import did_you_mean, parse_step, pass_locations
 from surgeon_passes.change_journal import ChangeJournal
 from surgeon_passes.contract import Change, Pass
@@ -19,6 +18,9 @@ from surgeon_passes.pipeline import Hook, Report, StepReport, run_pipeline
 from surgeon_passes.recipe import Recipe, built_in_recipes, is_recipe, load_recipe
 from surgeon_passes.save import Weights, save
 from surgeon_passes.spec import parse_size, spec_of
+
+if TYPE_CHECKING:  # the engines are imported by those who verify
+    from surgeon_debug.verification import Blame, Verification
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,8 +162,8 @@ class Verified:
             return [f"NOT VERIFIED: {done.reason}", *done.notes]
         if not done.altered:
             samples = "1 sample" if done.samples == 1 else f"{done.samples} samples"
-            words = "equal" if done.outcome is Outcome.EQUAL else "equal within rounding"
-            detail = f" ({done.reason})" if done.outcome is Outcome.ROUNDED else ""
+            words = "equal" if done.exact else "equal within rounding"
+            detail = "" if done.exact else f" ({done.reason})"
             return [f"verified: {words} under onnxruntime on {samples}{detail}", *done.notes]
         lines = [f"A VALUE CHANGED: {done.reason}"]
         for change in self.changes[:3]:
@@ -200,6 +202,9 @@ def verify(order: Order, report: Report, *, samples: int, dims: Mapping[str, int
         samples: Seeded inputs to try.
         dims: Sizes of symbolic dimensions of these.
     """
+    from surgeon_debug.verification import Allowance
+    from surgeon_debug.verify import Verifier
+
     steps = {step.name: step for step in order.recipe.passes()}
     ran = [steps[change.step] for change in report.changes if change.step in steps]
     allowance = Allowance(

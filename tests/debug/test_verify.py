@@ -202,3 +202,30 @@ def test_weights_in_data_files_before_and_after(tmp_path: Path) -> None:
         after.graph.initializers["w"].const_value = ir.tensor(np.zeros((64, 64), np.float32), name="w")
         assert verifier.check(after).altered
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.data", "m.onnx"]
+
+
+def test_emulated_float16_is_equal_within_rounding_not_altered(tmp_path: Path) -> None:
+    """Without the Identity onnxruntime keeps the product in float32 up to the Cast: another last bit, same graph."""
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    g (float16[4, 64] a, float16[64, 4] b) => (float[4, 4] y, float16[4, 4] z) {
+        p = MatMul (a, b)
+        c = Cast <to = 1> (p)
+        y = Identity (c)
+        z = Identity (p)
+    }
+    """
+    before = onnx.parser.parse_model(text)
+    after = onnx.ModelProto()
+    after.CopyFrom(before)
+    del after.graph.node[:]
+    after.graph.node.extend(
+        [onnx.helper.make_node("MatMul", ["a", "b"], ["z"]), onnx.helper.make_node("Cast", ["z"], ["y"], to=1)]
+    )
+    with Verifier(before, samples=1) as verifier:
+        done = verifier.check(after)
+        assert not done.altered
+        after.graph.node[1].op_type = "Neg"
+        after.graph.node[1].ClearField("attribute")
+        after.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+        assert verifier.check(after).altered
