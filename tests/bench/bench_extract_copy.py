@@ -1,4 +1,4 @@
-"""Cut a piece out of a 2.1 GB model, and copy a 4.4 GB model through an empty pipeline, beside other tools.
+"""Cut a piece out of a 2.1 GB model, and copy a 4.4 GB model through a pipeline that changes nothing, beside others.
 
 Needs the models of ``build_large.py``. Both are read once beforehand, so that every tool finds them in the page cache,
 and what a tool wrote is flushed and removed before the next one starts.
@@ -63,7 +63,11 @@ def copiers(ours: str, peers: str) -> Commands:
     """How each tool copies a model, as (source, target) -> command; cp copies the folder."""
     return {
         "cp": lambda s, t: ["cp", str(s), str(s.with_name("model.data")), str(t.parent)],
-        "surgeon": lambda s, t: [beside(ours, "surgeon"), "rewrite", str(s), "-o", str(t)],
+        # What we write is on the disk when we say so; cp leaves that to the system.
+        "cp+sync": lambda s, t: [
+            "sh", "-c", 'cp "$1" "$2" "$3" && sync "$3"/*', "sh", str(s), str(s.with_name("model.data")), str(t.parent),
+        ],
+        "surgeon": lambda s, t: [beside(ours, "surgeon"), "rewrite", str(s), "-p", "sort", "-o", str(t)],
         "onnx_ir": lambda s, t: [peers, "-c", _IR_COPY, str(s), str(t)],
         "onnx": lambda s, t: [peers, "-c", _ONNX_COPY, str(s), str(t)],
         "polygraphy": lambda s, t: [
@@ -125,7 +129,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where build_large.py put the models")
     parser.add_argument("--python", default=sys.executable, help="interpreter that has the peers; default: this one")
     parser.add_argument("--ours", default=sys.executable, help="interpreter that has onnx-surgeon; default: this one")
-    parser.add_argument("--tools", nargs="*", default=["cp", "surgeon", "onnx_ir", "onnx", "polygraphy"])
+    parser.add_argument("--tools", nargs="*", default=["cp", "cp+sync", "surgeon", "onnx_ir", "onnx", "polygraphy"])
     parser.add_argument("--repeat", type=int, default=1, help="runs of each tool; the fastest counts")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     arguments = parser.parse_args()
@@ -138,15 +142,15 @@ def main() -> None:
         show("extract 268 MB of 2.1 GB", extracted)
         if "surgeon" in extracted:
             run = extracted["surgeon"][0]
-            verdict(f"at most 2 s and 200 MB: {run.seconds:.2f} s, {run.megabytes:.0f} MB", run.ok and run.seconds <= 2)
-            verdict("and no more memory than that", run.megabytes <= 200)
+            verdict(f"at most 2 s: {run.seconds:.2f} s", run.ok and run.seconds <= 2)
+            verdict(f"at most 200 MB: {run.megabytes:.0f} MB", run.ok and run.megabytes <= 200)
         copied = run_all(large, copiers(ours, peers), tools, place, arguments.repeat)
-        show("copy 4.4 GB through an empty pipeline", copied)
+        show("copy 4.4 GB through a pipeline that changes nothing", copied)
         if "surgeon" in copied and "cp" in copied:
             run, base = copied["surgeon"][0], copied["cp"][0]
             ratio = run.seconds / base.seconds
             verdict(f"at most 1.3 x cp: {ratio:.2f} x", run.ok and ratio <= 1.3)
-            verdict(f"at most 150 MB: {run.megabytes:.0f} MB", run.megabytes <= 150)
+            verdict(f"at most 150 MB: {run.megabytes:.0f} MB", run.ok and run.megabytes <= 150)
     if arguments.json:
         document = {
             "schema": "surgeon.bench.extract-copy/1",
