@@ -13,7 +13,7 @@ from surgeon_passes.contract import ChangeLog, Pass, option
 from surgeon_passes.errors import RefusalError
 from surgeon_passes.infer_onnxruntime import infer_with_onnxruntime
 from surgeon_passes.infer_symbolic import infer_symbolic
-from surgeon_passes.infer_types import AllComputed, Facts, contradiction_in, infer_types
+from surgeon_passes.infer_types import AllComputed, Facts, contradiction_in, infer_types, is_generated
 from surgeon_passes.settle_shapes import Settled, fill, merge, settle, type_text, without_made_up
 from surgeon_passes.walk import Scope, is_onnx_op, main_scope, scopes_in
 
@@ -54,9 +54,11 @@ def best_types(model: ir.Model, *, symbolic: bool = True, onnxruntime: bool = Tr
     certain = {value: fact for value, fact in certain.items() if fact.type is not None}
     if onnxruntime:
         certain.update(_foreign_types(model, certain))
+    values = list(_typed_values(model))
+    if all(value in certain and _is_complete(certain[value]) for value in values):
+        return certain
     wrong = {value for value, fact in certain.items() if settle(_declared(value), fact).wrong}
     facts = infer_types(model, known={v: f for v, f in certain.items() if v.producer() is not None}, forget=wrong)
-    values = list(_typed_values(model))
     for _ in range(_ROUNDS):
         # onnx types the inputs of a body while it is at the node that holds it, too late for some nodes around it.
         if all(value in facts for value in values):
@@ -67,6 +69,13 @@ def best_types(model: ir.Model, *, symbolic: bool = True, onnxruntime: bool = Tr
         facts = again
     facts.update(_loop_counters(model, facts))
     return facts
+
+
+def _is_complete(fact: ir.TypeAndShape) -> bool:
+    """Whether nothing about a value is left open that a declaration could tell."""
+    return fact.shape is not None and not any(
+        not isinstance(dim, int) and (dim.value is None or is_generated(dim)) for dim in fact.shape
+    )
 
 
 def _typed_values(model: ir.Model) -> Iterator[ir.Value]:
