@@ -11,8 +11,8 @@ from collections.abc import Iterator
 def collection_paused() -> Iterator[None]:
     """No cycle collection inside the block; for work that makes no garbage.
 
-    Every few hundred new objects the collector looks at a part of what exists, and once in a while at all of it. Where a
-    graph of 20,000 nodes is copied it finds nothing and takes as long as the copying.
+    Every few hundred new objects the collector looks at a part of what exists, and once in a while at all of it. Where
+    a graph of 20,000 nodes is copied it finds nothing and takes as long as the copying.
     """
     if not gc.isenabled():
         yield
