@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import collections
+import os
 
+import hypothesis
 import pytest
 
 from tests.models import COUNTS
+
+# The same examples on every run of the checks before a merge; new ones wherever somebody develops.
+hypothesis.settings.register_profile("ci", derandomize=True, print_blob=True)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 import onnx
@@ -33,7 +34,7 @@ KEEPS_VALUES = {
     "sort": "sort",
 }
 CHANGES_INTERFACE = {"expose-tensors": "expose-tensors:all=true", "freeze-shapes": "freeze-shapes:N=2"}
-TESTED_ALONE = {"extract", "convert-opset", "convert-precision"}
+TESTED_ALONE = {"extract", "convert-opset", "convert-precision", "gs", "onnx-ir"}
 SETTINGS = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -43,7 +44,13 @@ def copied(proto: onnx.ModelProto) -> ir.Model:
     return from_proto(copy)
 
 
-def tolerance_of(steps: tuple[Pass, ...]) -> float:
+def tolerance_of(steps: Iterable[Pass], proto: onnx.ModelProto) -> float:
+    """Nothing; rounding, where arithmetic is regrouped; float16's rounding, where onnxruntime emulates it.
+
+    onnxruntime computes chains of float16 operators in float32, and where it rounds depends on the graph around them.
+    """
+    if "float16" in onnx.printer.to_text(proto):
+        return 4e-3
     return 1e-5 if any(step.reassociates for step in steps) else 0.0
 
 
@@ -60,7 +67,7 @@ def test_values_and_interface_stay(name: str, proto: onnx.ModelProto) -> None:
     before = interface_of(model)
     run_pipeline(model, Recipe((step,)))
     assert interface_of(model) == before
-    assert_same_values(proto, to_proto(model), rtol=tolerance_of((step,)), seeds=range(2))
+    assert_same_values(proto, to_proto(model), rtol=tolerance_of((step,), proto), seeds=range(2))
 
 
 @pytest.mark.parametrize("name", KEEPS_VALUES)
@@ -73,7 +80,7 @@ def test_every_prefix_of_the_changes_is_valid_and_equal(name: str, proto: onnx.M
     report = run_pipeline(copied(proto), Recipe((step,)), limit=limit)
     assert [change.number for change in report.changes] == list(range(1, limit + 1))
     assert broken_conditions(report.model) == []
-    assert_same_values(proto, to_proto(report.model), rtol=tolerance_of((step,)), seeds=range(1))
+    assert_same_values(proto, to_proto(report.model), rtol=tolerance_of((step,), proto), seeds=range(1))
 
 
 @pytest.mark.parametrize("name", KEEPS_VALUES)
@@ -95,7 +102,7 @@ def test_simplify_reaches_a_fixpoint_with_equal_values(proto: onnx.ModelProto) -
     report = run_pipeline(copied(proto), recipe)
     assert max((step.round for step in report.steps), default=1) < recipe.rounds
     assert run_pipeline(report.model, recipe).changes == ()
-    assert_same_values(proto, to_proto(report.model), rtol=tolerance_of(recipe.steps), seeds=range(2))
+    assert_same_values(proto, to_proto(report.model), rtol=tolerance_of(recipe.passes(), proto), seeds=range(2))
 
 
 @pytest.mark.parametrize("name", CHANGES_INTERFACE)
@@ -119,7 +126,7 @@ def test_passes_in_any_order(proto: onnx.ModelProto, order: list[str]) -> None:
     steps = tuple(parse_step(KEEPS_VALUES[name]) for name in order)
     model = copied(proto)
     run_pipeline(model, Recipe(steps, rounds=2))
-    assert_same_values(proto, to_proto(model), rtol=tolerance_of(steps), seeds=range(1))
+    assert_same_values(proto, to_proto(model), rtol=tolerance_of(steps, proto), seeds=range(1))
 
 
 def test_passes_are_frozen_and_their_options_documented() -> None:
