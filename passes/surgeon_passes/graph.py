@@ -252,7 +252,6 @@ def small_proto(
         The ModelProto, and the chosen tensors by the index in their marks.
     """
     taken: list[ir.TensorProtocol] = []
-    originals: dict[int, ir.TensorProtocol] = {}
 
     def mark(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
         if tensor.dtype == ir.DataType.STRING or not take(tensor):
@@ -268,17 +267,28 @@ def small_proto(
             metadata_props=dict(tensor.metadata_props),
         )
         taken.append(tensor)
-        originals[id(stub)] = tensor
         return stub
 
-    replace_tensors(model, mark)
+    return _proto_with(model, mark), taken
+
+
+def _proto_with(model: ir.Model, stand_in: Callable[[ir.TensorProtocol], ir.TensorProtocol]) -> onnx.ModelProto:
+    """The ModelProto of a model with other tensors in the place of its own; the model is as before afterwards."""
+    originals: dict[int, tuple[ir.TensorProtocol, ir.TensorProtocol]] = {}
+
+    def swap(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+        other = stand_in(tensor)
+        originals[id(other)] = (tensor, other)  # held, so that no other object gets its id
+        return other
+
+    replace_tensors(model, swap)
     try:
         with _quiet_onnx_ir():
             proto = ir.to_proto(model)
     finally:
-        replace_tensors(model, lambda tensor: originals.get(id(tensor), tensor))
+        replace_tensors(model, lambda tensor: originals[id(tensor)][0] if id(tensor) in originals else tensor)
     fidelity.put_back(proto, model)
-    return proto, taken
+    return proto
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
@@ -292,12 +302,11 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
         raise BadModelError(
             f"has {total / 1e9:.1f} GB of weights, more than one message can hold", hint="save it to a file"
         )
-    external: dict[int, ir.TensorProtocol] = {}
 
     def inline(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
         if not isinstance(tensor, ir.ExternalTensor):
             return tensor
-        lazy = ir.LazyTensor(
+        return ir.LazyTensor(
             lambda: tensor,
             tensor.dtype,
             tensor.shape,
@@ -305,17 +314,8 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
             doc_string=tensor.doc_string,
             metadata_props=dict(tensor.metadata_props),
         )
-        external[id(lazy)] = tensor
-        return lazy
 
-    replace_tensors(model, inline)
-    try:
-        with _quiet_onnx_ir():
-            proto = ir.to_proto(model)
-    finally:
-        replace_tensors(model, lambda tensor: external.get(id(tensor), tensor))
-    fidelity.put_back(proto, model)
-    return proto
+    return _proto_with(model, inline)
 
 
 def digest(model: ir.Model) -> str:
