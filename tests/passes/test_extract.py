@@ -15,6 +15,7 @@ from surgeon_passes.extract import Extract, extract, extract_piece
 from surgeon_passes.fidelity import SPARSE
 from surgeon_passes.spec import build, spec_of
 from tests.numeric import feeds_of, model_of, run
+from tests.passes.test_inline_functions import FORWARDED
 
 BRANCHES = """<ir_version: 9, opset_import: ["": 18]>
 net (bool flag, float[N,4] x, float[N,4] y) => (float[N,4] out, float[N,4] side)
@@ -223,6 +224,25 @@ def test_inside_a_function_that_only_another_function_calls() -> None:
     assert names(piece.graph.inputs) == ["p"]
     assert str(piece.graph.inputs[0].shape) == "[N,4]"
     assert names(extract_piece(model, inside="function:pkg::Inner").graph.inputs) == ["p", "q"]
+
+
+def test_inside_a_branch_of_a_function() -> None:
+    model = model_of(FORWARDED)
+    piece = extract_piece(model, inside="function:p::Outer/pick/then_branch")
+    assert [(v.name, str(v.shape)) for v in piece.graph.inputs] == [("h", "[N,4]"), ("a", "[N,4]")]
+    piece = extract_piece(model, inside="function:p::Outer/pick/else_branch")
+    part = ir.to_proto(piece)
+    onnx.checker.check_model(part, full_check=True)
+    h = np.ones((2, 4), np.float32)
+    np.testing.assert_array_equal(run(part, {"h": h})["v"], 2 * h)
+
+
+def test_inputs_and_constants_can_be_outputs() -> None:
+    model = model_of(BRANCHES)
+    for outputs in (["w"], ["x"], ["flag", "h"]):
+        piece = extract_piece(model, outputs=outputs)
+        assert names(piece.graph.outputs) == outputs
+        onnx.checker.check_model(ir.to_proto(piece), full_check=True)
 
 
 def test_calls_that_differ_are_reported() -> None:

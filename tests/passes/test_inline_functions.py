@@ -125,6 +125,27 @@ def test_outputs_that_are_inputs_or_the_same_value_keep_their_names() -> None:
         np.testing.assert_array_equal(value, seen)
 
 
+FORWARDED = """<ir_version: 9, opset_import: ["": 18, "p": 1]>
+net (float[N,4] x, bool c) => (float[N,4] y) { [c1] y = p.Outer<k = 2.0>(x, c) }
+<domain: "p", opset_import: ["": 18, "p": 1]>
+Outer <k> (a, c) => (b) {
+    [in] h = p.Inner<s: float = @k>(a)
+    [pick] b = If (c) <
+        then_branch = t () => (u) { [deep] u = Mul(h, a) }, else_branch = e () => (v) { v = p.Inner<s: float = @k>(h) }
+    >
+}
+<domain: "p", opset_import: ["": 18]> Inner <s> (a) => (b) { k = Constant<value_float: float = @s>() b = Mul(a, k) }"""
+
+
+@pytest.mark.parametrize("limit", [None, 0, 1, 2, 3, 4])
+def test_attributes_that_functions_hand_on(limit: int | None) -> None:
+    model = model_of(FORWARDED)
+    before = ir.to_proto(model)
+    InlineFunctions().run(model, ChangeLog(limit=limit))
+    assert_same_values(before, model, dims={"N": 2})
+    assert broken_conditions(model) == []
+
+
 def test_metadata_of_call_and_node_are_kept() -> None:
     model = model_of(MODEL)
     model.graph.node("two").metadata_props.update(scope="model.layer", trace="call")
