@@ -6,13 +6,12 @@ Other distributions add theirs under the entry point group ``surgeon.passes`` (n
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.metadata
-from collections.abc import Iterable
 
 from surgeon_passes.contract import Pass
 from surgeon_passes.errors import BadOptionError
+from surgeon_passes.near_names import did_you_mean
 from surgeon_passes.spec import build, split_spec
 
 ENTRY_POINTS = "surgeon.passes"
@@ -35,15 +34,6 @@ _BUILT_IN = {
     "remove-dead": "surgeon_passes.remove_dead:RemoveDead",
     "sort": "surgeon_passes.sort:Sort",
 }
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint that names the closest of the known names, or all of them if there are few."""
-    names = sorted(set(known))
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    if close:
-        return "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
-    return f"there is {', '.join(names)}" if 0 < len(names) <= 20 else ""
 
 
 def pass_locations() -> dict[str, str]:

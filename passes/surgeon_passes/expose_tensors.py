@@ -13,7 +13,8 @@ from surgeon_passes.contract import ChangeLog, Pass, option
 from surgeon_passes.errors import BadOptionError
 from surgeon_passes.infer_shapes import best_types
 from surgeon_passes.infer_types import AllComputed, fact_of, infer_types
-from surgeon_passes.select_nodes import NamePattern, did_you_mean
+from surgeon_passes.near_names import did_you_mean
+from surgeon_passes.select_nodes import NamePattern
 from surgeon_passes.settle_shapes import settle, without_made_up
 from surgeon_passes.walk import scopes
 

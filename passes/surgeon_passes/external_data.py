@@ -14,7 +14,7 @@ import onnx_ir as ir
 from surgeon_passes.errors import BadModelError
 from surgeon_passes.weight_file import MappedTensor, WeightFile
 
-_COPY_LIMIT = 1 << 30
+_COPY_STEP = 16 << 20  # bytes between two requests to start writing to the disk
 _NO_KERNEL_COPY = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV}
 ALIGNMENT = 4096
 """Offsets of tensors of at least one page start on a page, so that engines can map them."""
@@ -119,7 +119,7 @@ def copy_region(region: Region, out: BinaryIO) -> None:
     while done < region.length:
         try:
             count = os.copy_file_range(
-                region.file.fileno, out.fileno(), min(_COPY_LIMIT, region.length - done), region.offset + done
+                region.file.fileno, out.fileno(), min(_COPY_STEP, region.length - done), region.offset + done
             )
         except OSError as error:
             if error.errno not in _NO_KERNEL_COPY:
@@ -128,9 +128,21 @@ def copy_region(region: Region, out: BinaryIO) -> None:
         if count == 0:
             break
         done += count
+        _start_writing(out, count)
     out.seek(0, os.SEEK_END)
     for chunk in region.file.chunks(region.offset + done, region.length - done):
         out.write(chunk)
+
+
+def _start_writing(out: BinaryIO, length: int) -> None:
+    """Ask the system to begin writing the last ``length`` bytes to the disk.
+
+    The flush at the end, which makes the file safe, then finds little left to do: copying and writing overlap. Pages
+    that are still being written stay in memory.
+    """
+    if hasattr(os, "posix_fadvise"):
+        end = os.fstat(out.fileno()).st_size
+        os.posix_fadvise(out.fileno(), max(0, end - length), length, os.POSIX_FADV_DONTNEED)
 
 
 def copy_tensors(tensors: Iterable[tuple[int, ir.TensorProtocol]], out: BinaryIO, files: OpenFiles) -> None:

@@ -13,7 +13,7 @@ from surgeon_passes.contract import ChangeLog, Pass, option
 from surgeon_passes.errors import BadOptionError
 from surgeon_passes.extract_body import function_as_model
 from surgeon_passes.find_scope import find_place
-from surgeon_passes.pause_collection import collection_paused
+from surgeon_passes.pause_collector import collector_paused
 from surgeon_passes.piece_boundary import piece_by_nodes, piece_by_tensors
 
 
@@ -62,7 +62,7 @@ def extract(
     if not (inputs or outputs or nodes or inside):
         raise BadOptionError("nothing says what to extract", hint="give inputs, outputs, nodes or inside")
     notes: tuple[str, ...] = ()
-    with collection_paused():
+    with collector_paused():
         if inside.startswith("function:"):
             body = function_as_model(model, inside)
             model, inside, notes = body.model, body.path, body.notes

@@ -15,7 +15,7 @@ from surgeon_passes.clone_nodes import NodeCloner, call_attributes, clone_value
 from surgeon_passes.errors import BadOptionError, RefusalError
 from surgeon_passes.find_scope import find_place
 from surgeon_passes.infer_types import fact_of, infer_types
-from surgeon_passes.select_nodes import did_you_mean
+from surgeon_passes.near_names import did_you_mean
 from surgeon_passes.walk import function_scope, scopes
 
 

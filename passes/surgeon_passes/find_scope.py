@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from surgeon_passes.errors import BadOptionError
 from surgeon_passes.fidelity import SPARSE
-from surgeon_passes.select_nodes import did_you_mean
+from surgeon_passes.near_names import did_you_mean
 from surgeon_passes.walk import Scope, main_scope, nested_graphs, scopes
 
 

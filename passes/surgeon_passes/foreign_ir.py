@@ -13,7 +13,7 @@ import onnx_ir as ir
 from surgeon_passes.contract import ChangeLog, Pass, option
 from surgeon_passes.errors import BadOptionError, SurgeonError
 from surgeon_passes.literals import literal
-from surgeon_passes.select_nodes import did_you_mean
+from surgeon_passes.near_names import did_you_mean
 from surgeon_passes.spec import build, split_spec
 from surgeon_passes.walk import scopes
 

@@ -13,7 +13,7 @@ from surgeon_passes.contract import ChangeLog, Pass, option
 from surgeon_passes.errors import BadOptionError, RefusalError
 from surgeon_passes.infer_shapes import best_types
 from surgeon_passes.infer_types import AllComputed, contradiction_in
-from surgeon_passes.select_nodes import did_you_mean
+from surgeon_passes.near_names import did_you_mean
 from surgeon_passes.settle_shapes import settle, without_made_up
 from surgeon_passes.walk import main_scope, scopes, scopes_in
 

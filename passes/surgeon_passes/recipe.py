@@ -25,9 +25,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from surgeon_passes.catalogue import did_you_mean, find_pass, parse_step
+from surgeon_passes.catalogue import find_pass, parse_step
 from surgeon_passes.contract import Pass
 from surgeon_passes.errors import BadOptionError
+from surgeon_passes.near_names import did_you_mean
 from surgeon_passes.spec import build, options_of, spec_of
 
 _MAX_DEPTH = 8

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from surgeon_passes.errors import BadOptionError
 from surgeon_passes.infer_types import AllComputed, fact_of, infer_types, write_type
 from surgeon_passes.inline_call import Body, obstacle
-from surgeon_passes.select_nodes import did_you_mean
+from surgeon_passes.near_names import did_you_mean
 from surgeon_passes.walk import Scope
 
 

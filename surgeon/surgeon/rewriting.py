@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from surgeon_passes.catalogue import did_you_mean, parse_step, pass_locations
+from surgeon_passes.catalogue import parse_step, pass_locations
 from surgeon_passes.change_journal import ChangeJournal
 from surgeon_passes.contract import Change, Pass
 from surgeon_passes.errors import BadOptionError
 from surgeon_passes.graph import load
+from surgeon_passes.near_names import did_you_mean
 from surgeon_passes.pipeline import Hook, Report, StepReport, run_pipeline
 from surgeon_passes.recipe import Recipe, built_in_recipes, is_recipe, load_recipe
 from surgeon_passes.save import Weights, save

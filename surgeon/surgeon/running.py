@@ -13,9 +13,9 @@ from surgeon_debug.feed_files import load_feeds
 from surgeon_debug.feeds import make_feeds
 from surgeon_debug.runners.catalogue import make_engine
 from surgeon_debug.values import Value
-from surgeon_passes.catalogue import did_you_mean
 from surgeon_passes.errors import BadOptionError
 from surgeon_passes.graph import load
+from surgeon_passes.near_names import did_you_mean
 
 
 def samples_of(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from surgeon_passes.errors import BadOptionError
-from surgeon_passes.select_nodes import did_you_mean, matching
+from surgeon_passes.near_names import did_you_mean
+from surgeon_passes.select_nodes import matching
 
 NAMES = ["/enc/layer.0/q", "/enc/layer.0/k", "/enc/layer.1/q", "/enc/layer[1]/q", "", "out"]
 

@@ -20,8 +20,9 @@ def command(name: str | None, as_json: bool) -> None:
     """
     from surgeon.console import print_json, results
     from surgeon.report import passes_report
-    from surgeon_passes.catalogue import did_you_mean, find_pass, pass_locations
+    from surgeon_passes.catalogue import find_pass, pass_locations
     from surgeon_passes.errors import BadOptionError
+    from surgeon_passes.near_names import did_you_mean
     from surgeon_passes.recipe import built_in_recipes, load_recipe
 
     recipes = {recipe: load_recipe(recipe) for recipe in built_in_recipes()}
