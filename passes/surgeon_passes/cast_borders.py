@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterator
+from typing import NamedTuple
 
 import onnx_ir as ir
 
@@ -47,8 +48,7 @@ class Plan:
         return {result for lowering in self.lowerings.values() for result in lowering.results}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Use:
+class _Use(NamedTuple):
     """A place that reads a float32 value of the original model."""
 
     value: ir.Value
@@ -56,7 +56,7 @@ class _Use:
     """Whether it wants the low type; None if it takes either."""
     node: ir.Node | None
     graph: ir.Graph
-    index: int
+    place: int
 
 
 class CastBorders:
@@ -207,11 +207,11 @@ class CastBorders:
         if other is None:
             other = self._others[use.value] = self._cast(use.value)
         if use.node is not None:
-            use.node.replace_input_with(use.index, other)
+            use.node.replace_input_with(use.place, other)
             return
         if self._is_named_output(use) and other.name != use.value.name and not other.is_graph_output():
             self._hand_over_name(use.value, other)
-        use.graph.outputs[use.index] = other
+        use.graph.outputs[use.place] = other
 
     def _hand_over_name(self, value: ir.Value, other: ir.Value) -> None:
         """The model's output keeps its name; the value behind it gets one that says its type."""

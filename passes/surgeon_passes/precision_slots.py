@@ -55,7 +55,7 @@ _BOUNDS = {("Clip", 1): "below", ("Clip", 2): "above", ("Max", None): "below", (
 """Constants that only bound other values: a bound outside the range means the end of the range."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Lowering:
     """The parts of a node that become low when it is converted; whatever else is float32 stays so."""
 
@@ -71,7 +71,7 @@ class Lowering:
     """Outputs of its bodies, as graph and index, that then have the low type."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Kept:
     """Why a node cannot be converted."""
 
@@ -81,7 +81,7 @@ class Kept:
     """The constant whose values the low type cannot hold, if that is the reason."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Question:
     """All that :func:`lowering_of` needs to know."""
 
@@ -174,7 +174,7 @@ def _reduces(node: ir.Node) -> bool:
     return attr is not None and (attr.is_ref() or attr.as_string() != "none")
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class _Group:
     """The float32 inputs and outputs bound to one type variable."""
 

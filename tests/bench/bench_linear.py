@@ -1,7 +1,7 @@
 """How the cost of each pass grows from 2,000 to 20,000 nodes; linear is 10 x, more than 12 x is a finding.
 
-Each pass runs on a model of its own in a process of its own; loading is not counted. The smallest processor time of each
-size counts, as load on the machine hits large models harder. ``python tests/bench/bench_linear.py [PASS ...] [--kinds chain branching mixed]``
+Each pass runs on a model of its own in a process of its own; loading is not counted. The smallest processor time of
+each size counts. ``python tests/bench/bench_linear.py [PASS ...] [--kinds chain branching mixed]``
 """
 
 from __future__ import annotations
