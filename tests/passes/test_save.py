@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
-from surgeon_passes.errors import BadOptionError, FileError
-from surgeon_passes.graph import load
+from surgeon_passes.errors import BadModelError, BadOptionError, FileError
+from surgeon_passes.graph import load, to_proto
 from surgeon_passes.save import Weights, save
 from tests.canonical import canonical
 from tests.passes.test_graph import model_with, weight, write
@@ -97,7 +98,7 @@ def test_a_full_disk_leaves_the_old_file(old: Path, tmp_path: Path) -> None:
     script = """
         import resource, signal, sys
         from surgeon_passes.errors import FileError
-        from surgeon_passes.graph import load
+        from surgeon_passes.graph import load, to_proto
         from surgeon_passes.save import Weights, save
         model = load(sys.argv[1])
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -131,7 +132,7 @@ def test_an_interrupt_or_a_kill_in_the_middle_leaves_the_old_file(
     script = """
         import sys, time
         from surgeon_passes import save as module
-        from surgeon_passes.graph import load
+        from surgeon_passes.graph import load, to_proto
         model = load(sys.argv[1])
         check = module._check_length
         def slow(*arguments):
@@ -195,7 +196,7 @@ def test_copying_needs_no_memory_for_weights(tmp_path: Path) -> None:
     )
     script = """
         import resource, sys
-        from surgeon_passes.graph import load
+        from surgeon_passes.graph import load, to_proto
         from surgeon_passes.save import Weights, save
         base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for source in sys.argv[2:]:
@@ -218,3 +219,20 @@ def test_copying_needs_no_memory_for_weights(tmp_path: Path) -> None:
     )
     assert int(done.stdout) < 40_000  # kB
     assert time.monotonic() - started < 120
+
+
+def test_what_exceeds_one_message_goes_outside(tmp_path: Path) -> None:
+    """Five weights of 500 MB that share their memory, and so their place in the file."""
+    model = load(write(tmp_path / "m.onnx", model_with([weight("w", (2, 2))])))
+    tensor = ir.tensor(np.zeros((125, 1_000_000), np.float32))
+    for i in range(5):
+        value = ir.Value(name=f"big_{i}", const_value=tensor, type=ir.TensorType(tensor.dtype), shape=tensor.shape)
+        model.graph.register_initializer(value)
+    with pytest.raises(BadModelError, match=r"2\.5 GB of weights"):
+        to_proto(model)
+    with pytest.raises(BadOptionError, match="do not fit into one ONNX file"):
+        save(model, tmp_path / "out.onnx", weights=Weights.INLINE)
+    files = save(model, tmp_path / "out.onnx")
+    assert [f.name for f in files] == ["out.onnx.data", "out.onnx"]
+    assert files[0].stat().st_size == 500_000_000
+    assert load(tmp_path / "out.onnx").graph.initializers["big_4"].shape == [125, 1_000_000]

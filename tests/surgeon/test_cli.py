@@ -212,3 +212,50 @@ def test_a_reader_that_goes_away_is_no_error(model: Path) -> None:
     command = f"{sys.executable} -m surgeon inspect {model} --json | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=ENV, check=False)
     assert done.stderr == ""
+
+
+def test_compare_names_the_layer(surgeon: Type, model: Path, tmp_path: Path) -> None:
+    runner = tmp_path / "mine.py"
+    runner.write_text(
+        "import onnxruntime\n"
+        "from surgeon_debug.runners.onnxruntime import OnnxRuntime\n"
+        "class Mine(OnnxRuntime):\n"
+        "    def __init__(self, off: float = 0.5):\n"
+        "        super().__init__(optimize='none')\n"
+        "        self.off = off\n"
+        "    def run(self, feeds):\n"
+        "        values = super().run(feeds)\n"
+        "        for name in ('scaled', 'same', 'y'):\n"
+        "            if name in values:\n"
+        "                values[name] = values[name] + self.off\n"
+        "        return values\n"
+    )
+    assert surgeon("compare", model, "--target", "reference", "--layers").code == 0
+    said = surgeon("compare", model, "--target", f"{runner}:Mine:off=0.25", "--layers")
+    assert said.code == 1
+    assert "the error first appears at /scaled/Mul" in said.out
+    assert said.out.count("\n") <= 40
+    document = surgeon("compare", model, "--target", f"{runner}:Mine", "--layers", "--json").document
+    assert document["schema"] == "surgeon.compare/1"
+    assert document["verdict"] == "differ"
+    assert document["first"]["node"] == "/scaled/Mul"
+    assert surgeon("compare", model).code == 2
+
+
+def test_extract_learns_unknown_types_from_a_run(surgeon: Type, tmp_path: Path) -> None:
+    """onnx's inference knows nothing of onnxruntime's own operators; one run does."""
+    text = """
+    <ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+    g (float[N, 4] x) => (float[N, 4] y) { a = Relu (x)  b = com.microsoft.QuickGelu (a)  c = Neg (b)  y = Abs (c) }
+    """
+    proto = onnx.parser.parse_model(text)
+    onnx.save(proto, str(tmp_path / "m.onnx"))
+    out, feeds = tmp_path / "piece.onnx", tmp_path / "feeds.npz"
+    np.savez(feeds, x=np.ones((3, 4), np.float32))
+    said = surgeon("extract", tmp_path / "m.onnx", "--inputs", "b", "--outputs", "c", "-o", out)
+    assert said.code == 2
+    assert "--feeds" in said.err
+    assert not out.exists()
+    said = surgeon("extract", tmp_path / "m.onnx", "--inputs", "b", "--outputs", "c", "--feeds", feeds, "-o", out)
+    assert said.code == 0, said.err
+    assert surgeon("run", out).code == 0
