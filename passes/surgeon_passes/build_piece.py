@@ -55,9 +55,33 @@ def build_piece(
     )
     _copy_facts(made, place, piece)
     _sort(made)
-    for value, fact in _interface_types(model, piece, observed or {}).items():
+    types = _interface_types(model, piece, observed or {})
+    for value, fact in types.items():
         _set_type(cloner.values[value], fact)
-    return _model_of(model, made)
+    result = _model_of(model, made)
+    if observed:
+        _infer_outputs(result, {v: new for v in piece.outputs if (new := cloner.values[v]) is not None}, types)
+    for value, fact in types.items():
+        _refuse_unknown(value, fact)
+    _check(result)
+    return result
+
+
+def _infer_outputs(
+    made: ir.Model, outputs: Mapping[ir.Value, ir.Value], types: dict[ir.Value, ir.TypeAndShape]
+) -> None:
+    """Fill what is unknown about outputs from the piece itself: what a run has shown of its inputs may tell it.
+
+    Args:
+        made: The piece.
+        outputs: Its outputs by those they were copied from.
+        types: What is known about these; completed.
+    """
+    unclear = {value: new for value, new in outputs.items() if _unknown_part(value, types[value])}
+    told = infer_types(made, only=list(unclear.values())) if unclear else {}
+    for value, new in unclear.items():
+        types[value] = settle(types[value], told.get(new)).fact
+        _set_type(new, types[value])
 
 
 def _interface_types(
@@ -78,7 +102,6 @@ def _interface_types(
         types.update({value: settle(types[value], told.get(value)).fact for value in unclear})
     for value in interface:
         types[value] = _with_observed(types[value], observed.get(value.name or ""))
-        _refuse_unknown(value, types[value])
     return types
 
 
@@ -94,13 +117,15 @@ def _incomplete(value: ir.Value, fact: ir.TypeAndShape) -> bool:
     return fact.shape is None or any(not isinstance(d, int) and d.value is None for d in fact.shape)
 
 
-def _refuse_unknown(value: ir.Value, fact: ir.TypeAndShape) -> None:
-    unknown = ""
+def _unknown_part(value: ir.Value, fact: ir.TypeAndShape) -> str:
+    """What the checker wants of every input and output and nobody knows; empty if nothing."""
     if fact.type is None:
-        unknown = "" if has_other_type(value) else "type"
-    elif fact.shape is None and isinstance(fact.type, ir.TensorType):
-        unknown = "number of dimensions"  # the checker wants it of every input and output
-    if unknown:
+        return "" if has_other_type(value) else "type"
+    return "number of dimensions" if fact.shape is None and isinstance(fact.type, ir.TensorType) else ""
+
+
+def _refuse_unknown(value: ir.Value, fact: ir.TypeAndShape) -> None:
+    if unknown := _unknown_part(value, fact):
         raise BadOptionError(
             f"the {unknown} of tensor '{value.name}' is not known, so the piece cannot be given it or return it",
             hint="run the model once to see it (--feeds), or cut elsewhere",
@@ -193,7 +218,6 @@ def _model_of(model: ir.Model, graph: ir.Graph) -> ir.Model:
     )
     # Where the weights are, among other things; training would refer to what is not there any more.
     made.meta.update({key: fact for key, fact in model.meta.items() if key != TRAINING})
-    _check(made)
     return made
 
 

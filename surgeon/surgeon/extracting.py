@@ -15,9 +15,11 @@ from surgeon_debug.runners.catalogue import make_engine
 from surgeon_debug.values import Value
 from surgeon_passes.census import Census, census_of
 from surgeon_passes.extract import extract
+from surgeon_passes.find_scope import find_place
 from surgeon_passes.graph import load
 from surgeon_passes.save import save
 from surgeon_passes.select_nodes import select_nodes
+from surgeon_passes.walk import function_scope, scopes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,21 +67,65 @@ def extract_file(
     model = load(source, allow_external=allow_external)
     shapes = None
     if feeds is not None:
-        wanted = _border_candidates(model, inputs, outputs, nodes)
+        wanted = _border_candidates(model, inputs, outputs, nodes, inside)
         shapes = observe(source, samples_of(model, feeds)[0], wanted)
+        shapes |= _handed_in(model, inside, shapes)
     piece = extract(model, inputs=inputs, outputs=outputs, nodes=nodes, inside=inside, shapes=shapes)
     files = save(piece.model, target.path, weights=target.weights, shard_size=target.shard_size)
     return Extraction(source, tuple(files), census_of(piece.model), piece.added_inputs, piece.notes)
 
 
 def _border_candidates(
-    model: ir.Model, inputs: Sequence[str], outputs: Sequence[str], nodes: Sequence[str]
+    model: ir.Model, inputs: Sequence[str], outputs: Sequence[str], nodes: Sequence[str], inside: str
 ) -> list[str]:
     """Tensors of the main graph that may end up at the border of the piece."""
     names = {*inputs, *outputs}
+    if inside:
+        nested = (scope for scope in scopes(model) if scope.path)
+        read = (value for scope in nested for node in scope.graph for value in node.inputs if value is not None)
+        names.update(value.name for value in read if value.name)
+        names.update(value.name for value in _hosts_inputs(model, inside) if value is not None and value.name)
     for node in select_nodes(model.graph, nodes) if nodes else ():
         names.update(value.name for value in (*node.inputs, *node.outputs) if value is not None and value.name)
     return [value.name for node in model.graph for value in node.outputs if value.name and value.name in names]
+
+
+def _hosts_inputs(model: ir.Model, inside: str) -> Sequence[ir.Value | None]:
+    """What the node of the main graph that holds a body, or first calls a function, is given."""
+    for node in model.graph:
+        called = f"function:{node.domain}::{node.op_type}"
+        if inside.split("/")[0] == called and node.op_identifier() in model.functions:
+            return node.inputs
+    owner = find_place(model, inside).scope.owner if not inside.startswith("function:") else None
+    return owner.inputs if owner is not None and owner.graph is model.graph else ()
+
+
+def _handed_in(model: ir.Model, inside: str, shapes: Mapping[str, ir.TypeAndShape]) -> dict[str, ir.TypeAndShape]:
+    """Types and ranks of what a body or function is given by name of its own inputs.
+
+    Sizes stay open, for a loop may change them from one turn to the next. A Scan hands its last inputs in slice by
+    slice, one dimension less.
+    """
+    if not inside:
+        return {}
+    given = list(_hosts_inputs(model, inside))
+    if inside.startswith("function:"):
+        function = next(f for f in model.functions.values() if inside.startswith(function_scope(f).path))
+        formal, cut = list(function.inputs), 0
+    else:
+        scope = find_place(model, inside).scope
+        formal, owner = list(scope.graph.inputs), scope.owner
+        if owner is None or owner.op_type not in ("Loop", "Scan"):
+            return {}
+        slices = owner.attributes.get("num_scan_inputs")
+        cut = slices.as_int() if owner.op_type == "Scan" and slices is not None else 0
+    found: dict[str, ir.TypeAndShape] = {}
+    for i, (inner, outer) in enumerate(zip(formal, given, strict=False)):
+        seen = shapes.get(outer.name or "") if outer is not None else None
+        if seen is not None and seen.shape is not None and inner.name:
+            rank = len(seen.shape) - (i >= len(given) - cut)
+            found[inner.name] = ir.TypeAndShape(seen.type, ir.Shape([None] * rank))
+    return found
 
 
 def observe(source: Path, sample: Mapping[str, Value], wanted: Sequence[str]) -> dict[str, ir.TypeAndShape]:

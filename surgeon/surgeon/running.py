@@ -13,7 +13,7 @@ from surgeon_debug.feed_files import load_feeds
 from surgeon_debug.feeds import make_feeds
 from surgeon_debug.runners.catalogue import make_engine
 from surgeon_debug.values import Value
-from surgeon_passes.errors import BadOptionError
+from surgeon_passes.errors import BadOptionError, EngineError
 from surgeon_passes.graph import load
 from surgeon_passes.near_names import did_you_mean
 
@@ -84,7 +84,12 @@ def run_once(
     with make_engine(runner) as engine:
         engine.prepare(path, wanted)
         started = time.perf_counter()
-        found = engine.run(sample)
+        try:
+            found = engine.run(sample)
+        except EngineError as error:
+            if feeds is None and not error.hint:
+                error.hint = "its inputs were made up: give real ones with --feeds, or sizes with --dims"
+            raise
         seconds = time.perf_counter() - started
     values = {name: found[name] for name in wanted if name in found}
     return Run(path, runner, values, tuple(name for name in wanted if name not in found), seconds)

@@ -259,3 +259,33 @@ def test_extract_learns_unknown_types_from_a_run(surgeon: Type, tmp_path: Path) 
     said = surgeon("extract", tmp_path / "m.onnx", "--inputs", "b", "--outputs", "c", "--feeds", feeds, "-o", out)
     assert said.code == 0, said.err
     assert surgeon("run", out).code == 0
+
+
+def test_a_loop_body_learns_what_it_is_given_from_a_run(surgeon: Type, tmp_path: Path) -> None:
+    """The loop carries a value whose rank nothing in the file tells."""
+    text = """
+    <ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+    g (float[N, 4] x) => (float[N, 4] y)
+    <int64 trips = {3}, bool go = {1}> {
+        a = com.microsoft.QuickGelu (x)
+        y = Loop <body = b (int64 i, bool c, carried) => (bool c_out, float[M, 4] next) {
+            c_out = Identity (c)
+            halved = Add (carried, a)
+            next = Relu (halved)
+        }> (trips, go, a)
+    }
+    """
+    proto = onnx.parser.parse_model(text)
+    proto.graph.node[1].name = "loop"
+    onnx.save(proto, str(tmp_path / "m.onnx"))
+    out, feeds = tmp_path / "body.onnx", tmp_path / "feeds.npz"
+    np.savez(feeds, x=np.ones((3, 4), np.float32))
+    command = ["extract", tmp_path / "m.onnx", "--inside", "loop/body", "-o", out]
+    assert "--feeds" in surgeon(*command).err
+    said = surgeon(*command, "--feeds", feeds)
+    assert said.code == 0, said.err
+    assert [i.name for i in onnx.load(str(out)).graph.input] == ["c", "carried", "a"]
+    given = tmp_path / "given.npz"
+    ones = np.ones((3, 4), np.float32)
+    np.savez(given, c=np.array(True), carried=ones, a=ones)
+    assert surgeon("run", out, "--feeds", given).code == 0
