@@ -14,7 +14,7 @@ import onnx_ir as ir
 from surgeon_passes.errors import BadModelError
 from surgeon_passes.weight_file import MappedTensor, WeightFile
 
-_COPY_STEP = 16 << 20  # bytes between two requests to start writing to the disk
+_COPY_STEP = 64 << 20  # bytes between two requests to start writing to the disk
 _NO_KERNEL_COPY = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV}
 ALIGNMENT = 4096
 """Offsets of tensors of at least one page start on a page, so that engines can map them."""
