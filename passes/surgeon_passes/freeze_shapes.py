@@ -66,7 +66,6 @@ class FreezeShapes(Pass):
             raise BadOptionError("freeze-shapes needs sizes", hint="write freeze-shapes:SYMBOL=SIZE")
         requests = [_understand(model, key, text) for key, text in self.sizes]
         _check_agreement(requests)
-        before = contradiction_in(model, AllComputed())
         kept = _Kept(model)
         _apply(model, requests)
         default = _wrong_default(model)
@@ -74,7 +73,7 @@ class FreezeShapes(Pass):
         kept.restore()
         if default:
             raise BadOptionError(default, hint="give the size that the default has, or none")
-        if wrong and not before:
+        if wrong and not contradiction_in(model, AllComputed()):  # nothing was wrong before
             sizes = ", ".join(request.text for request in requests)
             raise RefusalError(f"with {sizes} the operators do not fit together: {wrong}")
         granted = [request for request in requests if _permit(model, request, log)]

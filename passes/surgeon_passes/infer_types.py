@@ -8,14 +8,14 @@ what an interface should say is more than what a rewrite may rely on.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Collection, Container, Mapping
 
 import onnx
 import onnx_ir as ir
 
 from surgeon_passes.fidelity import SPARSE, TYPES, graph_pairs
 from surgeon_passes.order import dependencies, is_sorted, sorted_nodes
-from surgeon_passes.weightless import Weightless
+from surgeon_passes.weightless import Weightless, value_infos
 
 Facts = dict[ir.Value, ir.TypeAndShape]
 """What is known about values: types, and shapes with integers, symbols and unknown dimensions."""
@@ -105,7 +105,7 @@ def infer_types(
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError, TypeError):
         return facts
     wanted = None if only is None else {weightless.name_of(value) for value in only}
-    for info in _infos(inferred.graph):
+    for info in value_infos(inferred.graph):
         if wanted is not None and info.name not in wanted:
             continue
         value = weightless.value_of(info.name)
@@ -197,22 +197,6 @@ def _declare_sparse(proto: onnx.GraphProto, graph: ir.Graph, weightless: Weightl
                 info = proto.input.add(name=weightless.name_of(value))
                 dense = ir.TensorType(ir.DataType(sparse.values.data_type))
                 write_type(info.type, dense, ir.Shape(sparse.dims))
-
-
-def _infos(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
-    """Every value info of a graph and of the bodies in it."""
-    stack = [graph]
-    while stack:
-        graph = stack.pop()
-        yield from graph.input
-        yield from graph.value_info
-        yield from graph.output
-        for node in graph.node:
-            for attr in node.attribute:
-                if attr.type == onnx.AttributeProto.GRAPH:
-                    stack.append(attr.g)
-                elif attr.type == onnx.AttributeProto.GRAPHS:
-                    stack.extend(attr.graphs)
 
 
 def fact_of(value: ir.Value, facts: Mapping[ir.Value, ir.TypeAndShape]) -> ir.TypeAndShape:

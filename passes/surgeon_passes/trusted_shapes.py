@@ -8,13 +8,12 @@ inference, from what cannot be wrong without the model being wrong: the declared
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import onnx
 import onnx_ir as ir
 
 from surgeon_passes.constants import constant_of
-from surgeon_passes.weightless import Weightless
+from surgeon_passes.weightless import Weightless, value_infos
 
 Dim = int | str | None
 """A dimension: a number, a symbol (equal symbols are equal numbers in one run), or None if nothing is known."""
@@ -92,27 +91,11 @@ def trusted_shapes(model: ir.Model, *, propagate_data: bool = False) -> TrustedS
     except Exception as error:  # noqa: BLE001  (onnx raises RuntimeError, TypeError and its own; all mean: unknown)
         _log.debug("shape inference failed, only inputs and constants are known: %s", error)
     facts: dict[ir.Value, tuple[ir.DataType | None, tuple[Dim, ...] | None]] = {}
-    for info in _infos(proto.graph):
+    for info in value_infos(proto.graph):
         value = weightless.value_of(info.name)
         if value is not None and info.type.WhichOneof("value") == "tensor_type":
             facts[value] = _fact(info.type.tensor_type)
     return TrustedShapes(facts)
-
-
-def _infos(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
-    """Every value info of a graph and its bodies."""
-    stack = [graph]
-    while stack:
-        graph = stack.pop()
-        yield from graph.value_info
-        yield from graph.output
-        yield from graph.input
-        for node in graph.node:
-            for attr in node.attribute:
-                if attr.type == onnx.AttributeProto.GRAPH:
-                    stack.append(attr.g)
-                elif attr.type == onnx.AttributeProto.GRAPHS:
-                    stack.extend(attr.graphs)
 
 
 def _fact(tensor: onnx.TypeProto.Tensor) -> tuple[ir.DataType | None, tuple[Dim, ...] | None]:

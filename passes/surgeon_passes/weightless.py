@@ -8,6 +8,8 @@ inputs, the types of constants, and the data of small constants (shapes, axes).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx
 import onnx_ir as ir
 
@@ -159,3 +161,19 @@ def _fill_tensor(proto: onnx.TensorProto, tensor: ir.TensorProtocol, name: str) 
     proto.dims.extend(tensor.shape.numpy())
     if tensor.dtype != ir.DataType.STRING and nbytes_of(tensor) <= DATA_LIMIT:
         proto.raw_data = tensor.tobytes()
+
+
+def value_infos(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
+    """Every value info of a graph and of the bodies in it: inputs, outputs and what is between."""
+    stack = [graph]
+    while stack:
+        graph = stack.pop()
+        yield from graph.input
+        yield from graph.value_info
+        yield from graph.output
+        for node in graph.node:
+            for attr in node.attribute:
+                if attr.type == onnx.AttributeProto.GRAPH:
+                    stack.append(attr.g)
+                elif attr.type == onnx.AttributeProto.GRAPHS:
+                    stack.extend(attr.graphs)
