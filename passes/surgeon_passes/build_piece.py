@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import onnx_ir as ir
 
-from surgeon_passes.clone_nodes import NodeCloner, clone_value, copy_graph_facts
+from surgeon_passes.clone_nodes import NodeCloner, clone_value, copy_graph_facts, model_around
 from surgeon_passes.errors import BadModelError, BadOptionError, RefusalError
 from surgeon_passes.fidelity import TRAINING, TYPES
 from surgeon_passes.find_scope import Place
@@ -204,20 +204,9 @@ def _sort(graph: ir.Graph) -> None:
 
 
 def _model_of(model: ir.Model, graph: ir.Graph) -> ir.Model:
-    made = ir.Model(
-        graph,
-        ir_version=model.ir_version,
-        producer_name=model.producer_name,
-        producer_version=model.producer_version,
-        domain=model.domain,
-        model_version=model.model_version,
-        doc_string=model.doc_string,
-        functions=_called_functions(model, graph),
-        metadata_props=dict(model.metadata_props),
-        device_configurations=model.device_configurations,
-    )
-    # Where the weights are, among other things; training would refer to what is not there any more.
-    made.meta.update({key: fact for key, fact in model.meta.items() if key != TRAINING})
+    made = model_around(graph, model, _called_functions(model, graph))
+    # Training would refer to what is not there any more.
+    made.meta.pop(TRAINING, None)
     return made
 
 

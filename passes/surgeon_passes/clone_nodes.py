@@ -7,7 +7,7 @@ need less and more: some of the nodes, other values in the place of their inputs
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -198,3 +198,27 @@ def call_attributes(function: ir.Function, call: ir.Node | None) -> dict[str, ir
     if call is not None:
         found.update({name: attr for name, attr in call.attributes.items() if name in function.attributes})
     return found
+
+
+def model_around(graph: ir.Graph, model: ir.Model, functions: Sequence[ir.Function]) -> ir.Model:
+    """A model of another graph that is otherwise like ``model``: producer, versions, documentation, metadata.
+
+    Args:
+        graph: The main graph of the new model.
+        model: What it is to be like; where its weights are is known to the new one too.
+        functions: The local functions of the new model.
+    """
+    made = ir.Model(
+        graph,
+        ir_version=model.ir_version,
+        producer_name=model.producer_name,
+        producer_version=model.producer_version,
+        domain=model.domain,
+        model_version=model.model_version,
+        doc_string=model.doc_string,
+        functions=functions,
+        metadata_props=dict(model.metadata_props),
+        device_configurations=model.device_configurations,
+    )
+    made.meta.update(model.meta)
+    return made

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from surgeon_passes.clone_nodes import NodeCloner, call_attributes, clone_value
+from surgeon_passes.clone_nodes import NodeCloner, call_attributes, clone_value, model_around
 from surgeon_passes.errors import BadOptionError, RefusalError
 from surgeon_passes.find_scope import find_place
 from surgeon_passes.infer_types import fact_of, infer_types
@@ -134,17 +134,4 @@ def _as_model(
         doc_string=function.graph.doc_string,
         metadata_props=dict(function.metadata_props),
     )
-    made_model = ir.Model(
-        graph,
-        ir_version=model.ir_version,
-        producer_name=model.producer_name,
-        producer_version=model.producer_version,
-        domain=model.domain,
-        model_version=model.model_version,
-        doc_string=model.doc_string,
-        functions=list(model.functions.values()),
-        metadata_props=dict(model.metadata_props),
-        device_configurations=model.device_configurations,
-    )
-    made_model.meta.update(model.meta)
-    return made_model
+    return model_around(graph, model, list(model.functions.values()))

@@ -14,6 +14,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from surgeon_passes.contract import Pass
@@ -55,7 +56,8 @@ def _split(text: str, separator: str) -> list[str]:
     return [*parts, text[start:]]
 
 
-def _unquote(text: str) -> str:
+def unquote(text: str) -> str:
+    """A value without the double quotes around it, escapes resolved; any other text without blanks at its ends."""
     text = text.strip()
     if len(text) >= 2 and text[0] == text[-1] == '"':
         return re.sub(r"\\(.)", r"\1", text[1:-1])
@@ -76,14 +78,24 @@ def _rest_field(pass_type: type[Pass]) -> str | None:
     return next((name for name, (f, _) in options_of(pass_type).items() if f.metadata.get("rest")), None)
 
 
-def _convert(text: str, kind: Any, unit: str, what: str) -> Any:
-    """One option value from text, by the type of its field."""
-    if isinstance(kind, types.UnionType):
+def convert(text: str, kind: Any, what: str, unit: str = "") -> Any:
+    """One option value from text, by the type it is declared with.
+
+    Args:
+        text: What was typed.
+        kind: ``bool``, ``int``, ``float``, ``str``, ``Path``, a tuple, or a union with None.
+        what: The option, for messages.
+        unit: ``bytes`` for sizes.
+
+    Raises:
+        BadOptionError: The text does not fit.
+    """
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         inner = [t for t in typing.get_args(kind) if t is not type(None)]
-        return None if text == "none" else _convert(text, inner[0], unit, what)
+        return None if text == "none" else convert(text, inner[0], what, unit)
     if typing.get_origin(kind) is tuple:
-        return tuple(_unquote(part) for part in _split(text, ";") if part.strip())
-    text = _unquote(text)
+        return tuple(unquote(part) for part in _split(text, ";") if part.strip())
+    text = unquote(text)
     if kind is bool:
         if text.lower() in ("true", "yes", "on", "1"):
             return True
@@ -97,7 +109,7 @@ def _convert(text: str, kind: Any, unit: str, what: str) -> Any:
             return kind(text)
         except ValueError:
             raise BadOptionError(f"{what}={text} is not a number", hint=f"give {kind.__name__}") from None
-    return text
+    return Path(text) if kind is Path else text
 
 
 def build(pass_type: type[Pass], options: Mapping[str, Any]) -> Pass:
@@ -115,14 +127,14 @@ def build(pass_type: type[Pass], options: Mapping[str, Any]) -> Pass:
             if rest is None:
                 names = ", ".join(known) or "none"
                 raise BadOptionError(f"pass {pass_type.name} has no option '{raw_key}'", hint=f"its options: {names}")
-            pairs.append((raw_key, _unquote(str(value))))
+            pairs.append((raw_key, unquote(str(value))))
             continue
         declared, kind = known[key]
         what = f"{pass_type.name}:{key}"
         if isinstance(value, list):
             values[key] = tuple(str(item) for item in value)
         elif isinstance(value, str):
-            values[key] = _convert(value, kind, declared.metadata.get("unit", ""), what)
+            values[key] = convert(value, kind, what, declared.metadata.get("unit", ""))
         elif kind is float and isinstance(value, int) and not isinstance(value, bool):
             values[key] = float(value)
         elif isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
@@ -148,7 +160,7 @@ def split_spec(text: str) -> tuple[str, dict[str, str]]:
     options: dict[str, str] = {}
     for part in _split(tail, ",") if tail.strip() else []:
         raw_key, *values = _split(part, "=")
-        key, value = _unquote(raw_key), "=".join(values)
+        key, value = unquote(raw_key), "=".join(values)
         if not values:
             raise BadOptionError(f"'{part}' in '{text}' is not an option", hint="write KEY=VALUE")
         if key in options:

@@ -23,7 +23,7 @@ from typing import Any
 
 from surgeon_debug.runners.contract import Engine, words_of
 from surgeon_passes.errors import BadOptionError, EngineError, SurgeonError
-from surgeon_passes.spec import split_spec
+from surgeon_passes.spec import convert, split_spec, unquote
 
 GROUP = "surgeon.runners"
 """The entry point group of runners."""
@@ -173,11 +173,11 @@ def arguments_of(runner_type: type[Any], name: str, options: Mapping[str, str]) 
     for raw, text in options.items():
         key, dot, inner = raw.partition(".")
         key = key.replace("-", "_")
-        text = _unquoted(text)
+        text = unquote(text)
         if key in parameters and dot and _is_mapping(parameters[key][0]):
             arguments.setdefault(key, {})[inner] = text
         elif key in parameters and not dot and not _is_mapping(parameters[key][0]):
-            arguments[key] = _converted(text, parameters[key][0], f"{name}:{key}")
+            arguments[key] = convert(text, parameters[key][0], f"{name}:{key}")
         elif rest:
             arguments[raw] = text
         else:
@@ -220,28 +220,3 @@ def _is_mapping(kind: Any) -> bool:
         for part in (typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,))
         if (origin := typing.get_origin(part) or part) is not None
     )
-
-
-def _unquoted(text: str) -> str:
-    text = text.strip()
-    if len(text) >= 2 and text[0] == text[-1] == '"':
-        return re.sub(r"\\(.)", r"\1", text[1:-1])
-    return text
-
-
-def _converted(text: str, kind: Any, what: str) -> Any:
-    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
-        inner = [part for part in typing.get_args(kind) if part is not type(None)]
-        return None if text == "none" else _converted(text, inner[0], what)
-    if kind is bool:
-        if text.lower() in ("true", "yes", "on", "1"):
-            return True
-        if text.lower() in ("false", "no", "off", "0"):
-            return False
-        raise BadOptionError(f"{what}={text} is neither true nor false", hint="write true or false")
-    if kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            raise BadOptionError(f"{what}={text} is not a number", hint=f"give {kind.__name__}") from None
-    return Path(text) if kind is Path else text
