@@ -71,19 +71,6 @@ def extract(
         return Extracted(build_piece(model, place, piece, shapes), piece.added_inputs, notes)
 
 
-def extract_piece(
-    model: ir.Model,
-    *,
-    inputs: Sequence[str] = (),
-    outputs: Sequence[str] = (),
-    nodes: Sequence[str] = (),
-    inside: str = "",
-    shapes: Mapping[str, ir.TypeAndShape] | None = None,
-) -> ir.Model:
-    """:func:`extract`, the model alone."""
-    return extract(model, inputs=inputs, outputs=outputs, nodes=nodes, inside=inside, shapes=shapes).model
-
-
 @dataclasses.dataclass(frozen=True)
 class Extract(Pass):
     """Cut a piece out of the model and drop the rest.

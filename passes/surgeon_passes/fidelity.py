@@ -197,4 +197,12 @@ def _put_back_value_infos(proto: onnx.GraphProto, graph: ir.Graph) -> None:
         proto.value_info.extend(wanted)
     lost = graph.meta.get(VALUE_INFO, {})
     present = {info.name for info in proto.value_info}
-    proto.value_info.extend(info for name, info in lost.items() if name not in present)
+    # Of a tensor whose type a pass has changed on purpose the old info says what is no longer true.
+    kinds = {info.name: _element_type(info) for info in (*proto.input, *proto.output)}
+    proto.value_info.extend(
+        info for name, info in lost.items() if name not in present and kinds.get(name, 0) in (0, _element_type(info))
+    )
+
+
+def _element_type(info: onnx.ValueInfoProto) -> int:
+    return info.type.tensor_type.elem_type if info.type.HasField("tensor_type") else 0

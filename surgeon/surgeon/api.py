@@ -132,7 +132,7 @@ def extract(
     inside: str = "",
 ) -> ir.Model:
     """Cut a piece out of a model; see :func:`surgeon_passes.extract.extract`."""
-    return extracting.extract_piece(model_of(model), inputs=inputs, outputs=outputs, nodes=nodes, inside=inside)
+    return extracting.extract(model_of(model), inputs=inputs, outputs=outputs, nodes=nodes, inside=inside).model
 
 
 def run(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from surgeon_passes.contract import ChangeLog
 from surgeon_passes.errors import BadModelError, BadOptionError, RefusalError
-from surgeon_passes.extract import Extract, extract, extract_piece
+from surgeon_passes.extract import Extract, extract
 from surgeon_passes.fidelity import SPARSE
 from surgeon_passes.spec import build, spec_of
 from tests.numeric import feeds_of, model_of, run
@@ -32,6 +34,10 @@ net (bool flag, float[N,4] x, float[N,4] y) => (float[N,4] out, float[N,4] side)
     [last] out = Sub(p, h)
     [aside] side = Abs(a)
 }"""
+
+
+def extract_piece(model: ir.Model, **options: Any) -> ir.Model:
+    return extract(model, **options).model
 
 
 def with_all_outputs(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -266,3 +266,13 @@ def test_a_name_defined_twice_is_named(tmp_path: Path) -> None:
     nodes = [onnx.helper.make_node("Identity", ["x"], ["y"], name=n) for n in "ab"]
     with pytest.raises(BadModelError, match="'y' is defined twice"):
         load(write(tmp_path / "m.onnx", model_with([], nodes)))
+
+
+def test_a_value_info_of_the_interface_does_not_outlive_its_type(tmp_path: Path) -> None:
+    """Files in the wild list inputs and outputs among the value infos too."""
+    proto = model_with([])
+    proto.graph.value_info.extend([*proto.graph.input, *proto.graph.output])
+    model = load(write(tmp_path / "m.onnx", proto))
+    assert {info.name for info in to_proto(model).graph.value_info} == {"x", "y"}
+    model.graph.outputs[0].type = ir.TensorType(ir.DataType.FLOAT16)
+    assert {info.name for info in to_proto(model).graph.value_info} == {"x"}
