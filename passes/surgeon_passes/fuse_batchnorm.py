@@ -64,8 +64,9 @@ class _Fuser:
         self.size_limit = size_limit
         self.as_nodes = 0 < model.ir_version < 4
         self.effects = Effects(model)
-        self.takeover = Takeover(model)
-        self.names = FreshNames(model)
+        # Most models have nothing to fold; what only a fold needs is made for the first.
+        self.takeover: Callable[[], Takeover] = functools.cache(lambda: Takeover(model))
+        self.names: Callable[[], FreshNames] = functools.cache(lambda: FreshNames(model))
         self.shapes: Callable[[], TrustedShapes] = functools.cache(lambda: trusted_shapes(model))
 
     def look_at(self, scope: Scope, node: ir.Node) -> None:
@@ -83,11 +84,11 @@ class _Fuser:
         """Why the value between the two nodes may not vanish; empty if it may."""
         if host.graph is not node.graph:
             return "it is in another graph"
-        if len(between.uses()) > 1 or between.is_graph_output() or between.name in self.takeover.named:
+        if len(between.uses()) > 1 or between.is_graph_output() or between.name in self.takeover().named:
             return "the tensor in between is used elsewhere too"
         if any(value.name for other in (host, node) for value in other.outputs[1:]):
             return "one of them has further outputs"
-        if node.outputs[0].name in self.takeover.named:
+        if node.outputs[0].name in self.takeover().named:
             return "its output is used by its name"
         return ""
 
@@ -136,12 +137,12 @@ class _Fuser:
     def _put(self, scope: Scope, node: ir.Node, index: int, tensor: ir.TensorProtocol, base: str) -> None:
         if index >= len(node.inputs):
             node.resize_inputs(index + 1)
-        name = self.names.value(re.sub(r"_fused(_\d+)?$", "", base) + "_fused")
+        name = self.names().value(re.sub(r"_fused(_\d+)?$", "", base) + "_fused")
         node.replace_input_with(index, add_constant(scope, tensor, name, node, as_node=self.as_nodes))
 
     def _drop(self, value: ir.Value | None) -> None:
         """Remove a constant that nobody reads any more, as it may be large."""
-        if value is None or value.uses() or value.is_graph_output() or value.name in self.takeover.named:
+        if value is None or value.uses() or value.is_graph_output() or value.name in self.takeover().named:
             return
         producer = value.producer()
         if producer is None and value.is_initializer() and not value.is_graph_input() and value.graph is not None:

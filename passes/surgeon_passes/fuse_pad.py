@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import onnx_ir as ir
@@ -40,7 +41,8 @@ class FusePad(Pass):
 
     def rewrite(self, model: ir.Model, log: ChangeLog) -> None:
         """Fold every Pad all of whose readers can take it over, one change for each Pad."""
-        effects, takeover = Effects(model), Takeover(model)
+        effects = Effects(model)
+        takeover: Callable[[], Takeover] = functools.cache(lambda: Takeover(model))  # few models have a Pad to fold
         for scope in scopes(model):
             for node in scope.graph:
                 if log.exhausted:
@@ -49,12 +51,12 @@ class FusePad(Pass):
                     _look_at(scope, node, effects, takeover, log)
 
 
-def _look_at(scope: Scope, pad: ir.Node, effects: Effects, takeover: Takeover, log: ChangeLog) -> None:
+def _look_at(scope: Scope, pad: ir.Node, effects: Effects, takeover: Callable[[], Takeover], log: ChangeLog) -> None:
     out = pad.outputs[0]
     readers = list(dict.fromkeys(out.consumers()))
     if not readers or out.is_graph_output() or not all(effects.is_standard(r, "Conv", "AveragePool") for r in readers):
         return
-    reason = _fold(scope, pad, readers, takeover, log)
+    reason = _fold(scope, pad, readers, takeover(), log)
     if reason:
         log.decline(title(pad), reason, where=scope.path)
 
