@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from surgeon_passes.fidelity import SPARSE
 from surgeon_passes.order import dependencies, find_cycle
-from surgeon_passes.walk import Scope, function_scope, main_scope, nested_graphs, scopes, title
+from surgeon_passes.walk import Scope, function_scope, main_scope, scopes, title
 
 _GRAPH_TYPES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
@@ -182,7 +182,7 @@ class _Reader:
                 frame.waiting = None
             for node in frame.nodes:
                 self._read(frame, node)
-                frame.bodies = _bodies(frame.scope, node)
+                frame.bodies = frame.scope.bodies(node)[::-1]
                 if frame.bodies:
                     frame.waiting = node
                     break
@@ -268,18 +268,6 @@ class _Reader:
             self.table.pop(name, None)
         self.table.update(frame.hidden)
         self.frames.pop()
-
-
-def _bodies(scope: Scope, node: ir.Node) -> list[Scope]:
-    """The graphs a node holds, the last first."""
-    # The plain dictionary behind the attributes: this runs for every node, and nearly none has a body.
-    if not any(attr.type in _GRAPH_TYPES for attr in node.attributes.data.values()):
-        return []
-    path = scope.label(node)
-    found = [
-        Scope(graph, f"{path}/{name}", scope.opset_imports, scope.function, node) for name, graph in nested_graphs(node)
-    ]
-    return found[::-1]
 
 
 def cycle_text(cycle: list[ir.Node], *, limit: int = 8) -> str:

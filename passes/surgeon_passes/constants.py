@@ -73,24 +73,18 @@ def small_ints(value: ir.Value | None, *, limit: int = 4096) -> list[int] | None
     return [int(item) for item in tensor.numpy().reshape(-1)]
 
 
-def add_constant(
-    scope: Scope, tensor: ir.TensorProtocol, name: str, before: ir.Node, *, as_node: bool = False
-) -> ir.Value:
-    """Put a new constant into a graph: an initializer, or a Constant node where initializers cannot be.
-
-    Local functions, and bodies nested in them, get Constant nodes: a FunctionProto has no initializers, and engines
-    that inline functions lose those of nested bodies.
+def add_constant(scope: Scope, tensor: ir.TensorProtocol, name: str, before: ir.Node) -> ir.Value:
+    """Put a new constant into a graph: an initializer, or a Constant node where it takes none (see :class:`Scope`).
 
     Args:
         scope: The graph to add to.
         tensor: The data; its name becomes ``name``.
         name: A name that occurs nowhere else (:class:`surgeon_passes.names.FreshNames`).
         before: The node in front of which a Constant node is put.
-        as_node: Make a Constant node everywhere: models before IR version 4 may only have initializers that are inputs.
     """
     tensor.name = name
     kind, dims = ir.TensorType(tensor.dtype), tensor.shape.numpy()
-    if scope.function is None and not as_node:
+    if scope.takes_initializers:
         value = ir.Value(name=name, const_value=tensor, type=kind, shape=ir.Shape(dims))
         scope.graph.register_initializer(value)
         return value

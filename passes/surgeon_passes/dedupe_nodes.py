@@ -13,7 +13,7 @@ from surgeon_passes.effects import Effects
 from surgeon_passes.rewire import remove_node, replace
 from surgeon_passes.takeover import Takeover
 from surgeon_passes.tensor_content import ContentKeys
-from surgeon_passes.walk import Scope, function_scope, is_control_flow, main_scope, nested_graphs, title
+from surgeon_passes.walk import Scope, function_scope, is_control_flow, main_scope, title
 
 # Swapping two operands of these changes no bit. Max and Min are missing: with a NaN or two zeros the order can show.
 _COMMUTATIVE = ("Add", "Mul", "And", "Or", "Xor", "Equal", "BitwiseAnd", "BitwiseOr", "BitwiseXor")
@@ -66,7 +66,7 @@ class _Merger:
             for node in frame.nodes:
                 self._visit(frame, node)
                 if node.graph is not None:
-                    frame.bodies = _bodies(frame.scope, node)
+                    frame.bodies = frame.scope.bodies(node)[::-1]
                 if frame.bodies or self.log.exhausted:
                     break
             else:
@@ -146,10 +146,3 @@ class _Merger:
         if old.is_graph_output() and (new.is_graph_output() or new.graph is not old.graph):
             return "each is an output of its own graph"
         return self.takeover.obstacle(old, new)
-
-
-def _bodies(scope: Scope, node: ir.Node) -> list[Scope]:
-    """The graphs a node holds, the last first."""
-    path = scope.label(node)
-    found = [Scope(g, f"{path}/{n}", scope.opset_imports, scope.function, node) for n, g in nested_graphs(node)]
-    return found[::-1]

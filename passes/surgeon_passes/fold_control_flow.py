@@ -12,7 +12,6 @@ from surgeon_passes.names import FreshNames
 from surgeon_passes.reads import names_read_unseen
 from surgeon_passes.unroll_loop import unroll_loop
 from surgeon_passes.walk import is_onnx_op, scopes
-from surgeon_passes.write_folds import needs_constant_nodes
 
 
 def fold_control_flow(
@@ -43,12 +42,12 @@ def fold_control_flow(
     if fold_if:
         _inline_branches(model, facts, foldable, names, log)
     if loop_limit > 0:
-        as_nodes, pinned = needs_constant_nodes(model), names_read_unseen(model)
+        pinned = names_read_unseen(model)
         # Inner loops first: what they become counts when the outer one is weighed.
         for scope in reversed(list(scopes(model))):
             for node in list(scope.graph):
                 if is_onnx_op(node, "Loop") and _is_open(node, "body") and not foldable.excluded(node):
-                    unroll_loop(scope, node, facts, names, log, limit=loop_limit, as_nodes=as_nodes, pinned=pinned)
+                    unroll_loop(scope, node, facts, names, log, limit=loop_limit, pinned=pinned)
     return len(log.changes) > before
 
 

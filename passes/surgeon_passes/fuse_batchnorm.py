@@ -62,7 +62,6 @@ class _Fuser:
     def __init__(self, model: ir.Model, log: ChangeLog, size_limit: int) -> None:
         self.log = log
         self.size_limit = size_limit
-        self.as_nodes = 0 < model.ir_version < 4
         self.effects = Effects(model)
         # Most models have nothing to fold; what only a fold needs is made for the first.
         self.takeover: Callable[[], Takeover] = functools.cache(lambda: Takeover(model))
@@ -138,7 +137,7 @@ class _Fuser:
         if index >= len(node.inputs):
             node.resize_inputs(index + 1)
         name = self.names().value(re.sub(r"_fused(_\d+)?$", "", base) + "_fused")
-        node.replace_input_with(index, add_constant(scope, tensor, name, node, as_node=self.as_nodes))
+        node.replace_input_with(index, add_constant(scope, tensor, name, node))
 
     def _drop(self, value: ir.Value | None) -> None:
         """Remove a constant that nobody reads any more, as it may be large."""

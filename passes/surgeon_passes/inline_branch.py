@@ -12,8 +12,7 @@ from surgeon_passes.constants import add_constant, constant_of
 from surgeon_passes.contract import ChangeLog
 from surgeon_passes.names import FreshNames
 from surgeon_passes.reads import is_undefined, names_read_unseen
-from surgeon_passes.walk import Scope, nested_graphs, scopes
-from surgeon_passes.write_folds import label_of, needs_constant_nodes
+from surgeon_passes.walk import Scope, nested_graphs, scopes, title
 
 
 class NameCounts:
@@ -26,7 +25,6 @@ class NameCounts:
 
     def __init__(self, model: ir.Model, names: FreshNames) -> None:
         self.names = names
-        self.as_nodes = needs_constant_nodes(model)
         self.pinned = names_read_unseen(model)
         self._values: collections.Counter[str | None] = collections.Counter()
         self._nodes: collections.Counter[str | None] = collections.Counter()
@@ -106,13 +104,13 @@ def inline_branch(scope: Scope, node: ir.Node, branch: ir.Graph, counts: NameCou
     """
     results = list(branch.outputs)
     if len(results) != len(node.outputs) or branch.inputs or any(is_undefined(value) for value in results):
-        log.decline(label_of(node), "an output of the branch is a value of an outer graph", where=scope.path)
+        log.decline(title(node), "an output of the branch is a value of an outer graph", where=scope.path)
         return False
     moved, constants = list(branch), lone_constants(node, node.inputs, counts.pinned)
     if not log.permit(
         "inline-if",
-        before=[label_of(node), *(label_of(p) for value in constants if (p := value.producer()) is not None)],
-        after=[label_of(inner) for inner in moved],
+        before=[title(node), *(title(p) for value in constants if (p := value.producer()) is not None)],
+        after=[title(inner) for inner in moved],
         boundary=[value.name for value in node.outputs],
         where=scope.path,
     ):
@@ -144,10 +142,10 @@ def _move_initializers(
         tensor = value.const_value
         branch.initializers.pop(name)
         value.name = counts.value_name(value)
-        if tensor is None or (scope.function is None and not counts.as_nodes):
+        if tensor is None or scope.takes_initializers:
             scope.graph.initializers.add(value)
             continue
-        made = add_constant(scope, tensor, value.name or name, node, as_node=counts.as_nodes)
+        made = add_constant(scope, tensor, value.name or name, node)
         value.replace_all_uses_with(made)
         moved[value] = made
     return [moved.get(value, value) for value in results]

@@ -105,7 +105,7 @@ class KnownFacts:
                 self._note_owner(frame.owner)
                 frame.owner = None
             for node in frame.nodes:
-                bodies = _bodies(frame.scope, node)
+                bodies = frame.scope.bodies(node)[::-1]
                 if bodies:
                     frame.owner, frame.bodies = node, bodies
                     break
@@ -210,17 +210,6 @@ class _Frame:
     nodes: Iterator[ir.Node]
     bodies: list[Scope] = dataclasses.field(default_factory=list)
     owner: ir.Node | None = None
-
-
-def _bodies(scope: Scope, node: ir.Node) -> list[Scope]:
-    # The plain dictionary behind the attributes: this runs for every node, and nearly none has a body.
-    kinds = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-    if not any(attr.type in kinds for attr in node.attributes.data.values()):
-        return []
-    inner = [
-        Scope(g, f"{scope.label(node)}/{n}", scope.opset_imports, scope.function, node) for n, g in nested_graphs(node)
-    ]
-    return inner[::-1]
 
 
 def _count(shape: tuple[int, ...]) -> int:

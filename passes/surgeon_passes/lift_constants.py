@@ -7,8 +7,7 @@ import onnx_ir as ir
 from surgeon_passes.constants import add_constant, constant_tensor
 from surgeon_passes.contract import ChangeLog
 from surgeon_passes.foldable import is_excluded
-from surgeon_passes.walk import is_onnx_op, scopes
-from surgeon_passes.write_folds import label_of, needs_constant_nodes
+from surgeon_passes.walk import is_onnx_op, scopes, title
 
 
 def lift_constants(model: ir.Model, log: ChangeLog, exclude: tuple[str, ...]) -> None:
@@ -17,10 +16,8 @@ def lift_constants(model: ir.Model, log: ChangeLog, exclude: tuple[str, ...]) ->
     Constant nodes stay in functions, which have no initializers; where they make a graph output, which engines do not
     take from an initializer; where they hold no dense tensor; and in models before IR version 4.
     """
-    if needs_constant_nodes(model):
-        return
     for scope in scopes(model):
-        if scope.function is not None:
+        if not scope.takes_initializers:
             continue
         lifted = []
         for node in scope.graph:
@@ -31,7 +28,7 @@ def lift_constants(model: ir.Model, log: ChangeLog, exclude: tuple[str, ...]) ->
             if tensor is None or value.is_graph_output() or not value.name or value.name in scope.graph.initializers:
                 continue
             names = [value.name]
-            if not log.permit("lift-constant", before=[label_of(node)], after=names, boundary=names, where=scope.path):
+            if not log.permit("lift-constant", before=[title(node)], after=names, boundary=names, where=scope.path):
                 break
             made = add_constant(scope, tensor, value.name, node)
             made.doc_string = value.doc_string or node.doc_string

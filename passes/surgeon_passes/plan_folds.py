@@ -14,8 +14,8 @@ from surgeon_passes.direct_values import LAYOUT_OPS, is_layout
 from surgeon_passes.foldable import Foldable
 from surgeon_passes.known_facts import KnownFacts
 from surgeon_passes.reads import holds_graphs, inner_nodes, values_read
-from surgeon_passes.walk import Scope, is_onnx_op, scopes
-from surgeon_passes.write_folds import FoldWriter, label_of
+from surgeon_passes.walk import Scope, is_onnx_op, scopes, title
+from surgeon_passes.write_folds import FoldWriter
 
 MEMORY = 256 * 2**20
 """Bytes that the inputs, or the outputs, of one node or one batch may take, unless the data is only laid out anew."""
@@ -121,7 +121,7 @@ class FoldPlan:
 
     def _candidate(self, node: ir.Node, scope: Scope) -> Fold | None:
         if node in self._refused:
-            self._log.decline(label_of(node), self._refused[node], where=scope.path)
+            self._log.decline(title(node), self._refused[node], where=scope.path)
             return None
         read = values_read(node)
         fixed = all(self._is_fixed(value) for value in read)
@@ -132,7 +132,7 @@ class FoldPlan:
         if objection is None and not known:
             objection = self._too_large(node)
         if objection is not None:
-            self._log.decline(label_of(node), objection, where=scope.path)
+            self._log.decline(title(node), objection, where=scope.path)
             return None
         constant = fixed and all(fold.constant for value in read if (fold := self._fold_of(value)) is not None)
         return Fold(node, scope, known, constant)
@@ -176,7 +176,7 @@ class FoldPlan:
             if problem is not None:
                 fold.results, fold.stays = [], True
             if problem:
-                self._log.decline(label_of(fold.node), problem, where=fold.scope.path)
+                self._log.decline(title(fold.node), problem, where=fold.scope.path)
 
     def _is_kept(self, value: ir.Value) -> bool:
         """Whether something that stays reads a value."""

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from surgeon_passes.errors import BadOptionError
 from surgeon_passes.near_names import did_you_mean
+from surgeon_passes.walk import title
 
 
 class NamePattern:
@@ -66,11 +67,6 @@ def matching(patterns: Sequence[str], names: Sequence[str], what: str) -> list[i
     return sorted(found)
 
 
-def node_label(node: ir.Node) -> str:
-    """The name of a node; for a node without one its operator and first output, as in ``Relu(x)``."""
-    return node.name or f"{node.op_type}({node.outputs[0].name if node.outputs else ''})"
-
-
 def select_nodes(nodes: Iterable[ir.Node], patterns: Sequence[str]) -> list[ir.Node]:
     """The nodes whose label any pattern matches, in their order.
 
@@ -78,4 +74,4 @@ def select_nodes(nodes: Iterable[ir.Node], patterns: Sequence[str]) -> list[ir.N
         BadOptionError: A pattern matches no node.
     """
     every = list(nodes)
-    return [every[i] for i in matching(patterns, [node_label(node) for node in every], "node")]
+    return [every[i] for i in matching(patterns, [title(node) for node in every], "node")]

@@ -16,8 +16,7 @@ from surgeon_passes.inline_branch import lone_constants, remove_with_constants, 
 from surgeon_passes.known_facts import KnownFacts
 from surgeon_passes.names import FreshNames
 from surgeon_passes.reads import inner_nodes, is_undefined, values_read
-from surgeon_passes.walk import Scope, is_onnx_op
-from surgeon_passes.write_folds import label_of
+from surgeon_passes.walk import Scope, is_onnx_op, title
 
 _MAX_NODES = 1024
 """Nodes that one loop may become."""
@@ -64,7 +63,6 @@ def unroll_loop(
     log: ChangeLog,
     *,
     limit: int,
-    as_nodes: bool = False,
     pinned: frozenset[str] = frozenset(),
 ) -> bool:
     """Replace a Loop by its trips one after the other, as one change of kind ``unroll-loop``.
@@ -76,7 +74,6 @@ def unroll_loop(
         names: Gives names to the copies.
         log: Asked first, and told why not.
         limit: The most trips to write out.
-        as_nodes: Make new constants Constant nodes, not initializers.
         pinned: Names of values that are read in a way that does not show.
 
     Returns:
@@ -89,12 +86,12 @@ def unroll_loop(
     trips = count_trips(node, body, facts)
     reason = trips.reason or _objection(node, body, carried, trips.count or 0, limit)
     if trips.count is None or reason:
-        log.decline(label_of(node), reason, where=scope.path)
+        log.decline(title(node), reason, where=scope.path)
         return False
     if log.exhausted:
         return False
     constants = lone_constants(node, node.inputs[:2], pinned)
-    _Unroller(scope, node, body, names, as_nodes).write(trips.count, constants, log)
+    _Unroller(scope, node, body, names).write(trips.count, constants, log)
     return True
 
 
@@ -115,12 +112,11 @@ def _objection(node: ir.Node, body: ir.Graph, carried: int, trips: int, limit: i
 class _Unroller:
     """Copies the body of one loop."""
 
-    def __init__(self, scope: Scope, node: ir.Node, body: ir.Graph, names: FreshNames, as_nodes: bool) -> None:
+    def __init__(self, scope: Scope, node: ir.Node, body: ir.Graph, names: FreshNames) -> None:
         self._scope = scope
         self._node = node
         self._body = body
         self._names = names
-        self._as_nodes = as_nodes
         self._carried = len(body.inputs) - 2
 
     def write(self, trips: int, constants: list[ir.Value], log: ChangeLog) -> None:
@@ -145,8 +141,8 @@ class _Unroller:
         outputs = [*current, *(self._stack(rows, made, old) for rows, old in self._scans(collected))]
         log.permit(
             "unroll-loop",
-            before=[label_of(self._node), *(label_of(p) for v in constants if (p := v.producer()) is not None)],
-            after=[label_of(inner) for inner in made],
+            before=[title(self._node), *(title(p) for v in constants if (p := v.producer()) is not None)],
+            after=[title(inner) for inner in made],
             boundary=[value.name for value in self._node.outputs],
             where=self._scope.path,
         )
@@ -180,7 +176,7 @@ class _Unroller:
         return self._add(ir.Tensor(array), base)
 
     def _add(self, tensor: ir.TensorProtocol, base: str) -> ir.Value:
-        return add_constant(self._scope, tensor, self._names.value(base), self._node, as_node=self._as_nodes)
+        return add_constant(self._scope, tensor, self._names.value(base), self._node)
 
     def _scans(self, collected: list[list[ir.Value]]) -> list[tuple[list[ir.Value], ir.Value]]:
         return list(zip(collected, self._node.outputs[self._carried :], strict=True))

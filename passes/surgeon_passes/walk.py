@@ -14,6 +14,9 @@ import onnx_ir as ir
 _BODIES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
+_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+
+
 @dataclasses.dataclass(frozen=True)
 class Scope:
     """One graph of a model, and where it is."""
@@ -28,6 +31,12 @@ class Scope:
     """The local function this graph is, or is nested in."""
     owner: ir.Node | None
     """The node whose attribute holds this graph; None for the main graph and for function bodies."""
+    takes_initializers: bool
+    """Whether a new constant may be an initializer here.
+
+    Not in local functions (a FunctionProto has none, and engines that inline functions lose those of bodies in them),
+    and not before IR version 4, where an initializer would have to become an input of the model.
+    """
 
     @property
     def opset(self) -> int:
@@ -38,6 +47,17 @@ class Scope:
         """How a message names ``node``: its path and name, or its operator and first output if it has no name."""
         own = title(node)
         return f"{self.path}/{own}" if self.path else own
+
+    def bodies(self, node: ir.Node) -> list[Scope]:
+        """The graphs that ``node``, one of this graph, holds."""
+        # The plain dictionary behind the attributes: this runs for every node, and nearly none has a body.
+        if not any(attr.type in _GRAPHS for attr in node.attributes.data.values()):
+            return []
+        path = self.label(node)
+        return [
+            Scope(graph, f"{path}/{name}", self.opset_imports, self.function, node, self.takes_initializers)
+            for name, graph in nested_graphs(node)
+        ]
 
 
 def title(node: ir.Node) -> str:
@@ -67,10 +87,7 @@ def scopes_in(root: Scope) -> Iterator[Scope]:
         yield scope
         inner: list[Scope] = []
         for node in scope.graph:
-            if not node.attributes.data:
-                continue
-            for name, graph in nested_graphs(node):
-                inner.append(Scope(graph, f"{scope.label(node)}/{name}", scope.opset_imports, scope.function, node))
+            inner += scope.bodies(node)
         stack.extend(reversed(inner))
 
 
@@ -78,12 +95,12 @@ def function_scope(function: ir.Function) -> Scope:
     """The body of a local function as a scope."""
     overload = f":{function.overload}" if function.overload else ""
     path = f"function:{function.domain}::{function.name}{overload}"
-    return Scope(function.graph, path, function.opset_imports, function, None)
+    return Scope(function.graph, path, function.opset_imports, function, None, False)
 
 
 def main_scope(model: ir.Model) -> Scope:
     """The main graph as a scope."""
-    return Scope(model.graph, "", model.opset_imports, None, None)
+    return Scope(model.graph, "", model.opset_imports, None, None, (model.ir_version or 0) >= 4)
 
 
 def scopes(model: ir.Model) -> Iterator[Scope]:

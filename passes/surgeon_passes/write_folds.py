@@ -13,17 +13,7 @@ from surgeon_passes.contract import ChangeLog
 from surgeon_passes.foldable import has_effect_or_unknown
 from surgeon_passes.names import FreshNames
 from surgeon_passes.reads import holds_graphs, inner_nodes, names_read_unseen, values_read
-from surgeon_passes.walk import Scope, scopes
-
-
-def label_of(node: ir.Node) -> str:
-    """How a change names a node: by its name, or by operator and first output if it has none."""
-    return node.name or f"{node.op_type}({node.outputs[0].name if node.outputs else ''})"
-
-
-def needs_constant_nodes(model: ir.Model) -> bool:
-    """Whether new constants cannot be initializers: before IR version 4 every initializer had to be an input."""
-    return (model.ir_version or 0) < 4
+from surgeon_passes.walk import Scope, scopes, title
 
 
 class FoldWriter:
@@ -38,7 +28,6 @@ class FoldWriter:
     def __init__(self, model: ir.Model, log: ChangeLog, names: FreshNames) -> None:
         self._log = log
         self._names = names
-        self._as_nodes = needs_constant_nodes(model)
         self._dead: dict[ir.Node, None] = {}
         self._uses: collections.Counter[ir.Value] = collections.Counter()
         everything = list(scopes(model))
@@ -80,7 +69,7 @@ class FoldWriter:
         gone, nodes, initializers = self._dying(node)
         permitted = self._log.permit(
             kind,
-            before=[label_of(n) for n in nodes],
+            before=[title(n) for n in nodes],
             after=[value.name for value in results],
             boundary=[value.name for value in results],
             where=scope.path,
@@ -104,14 +93,14 @@ class FoldWriter:
         name = self._names.value(f"{old.name}_folded")
         permitted = self._log.permit(
             kind,
-            before=[label_of(n) for n in nodes],
+            before=[title(n) for n in nodes],
             after=[name],
             boundary=[value.name for value in node.outputs],
             where=scope.path,
         )
         if not permitted:
             return False
-        value = add_constant(scope, tensor, name, node, as_node=self._as_nodes)
+        value = add_constant(scope, tensor, name, node)
         node.replace_input_with(i, value)
         self._uses[value] = 1
         self._bury(gone, nodes, initializers)
@@ -131,7 +120,7 @@ class FoldWriter:
         """Let a constant of the same name stand for an output of a node."""
         if value.is_graph_output():
             # An initializer may be a graph output, but engines trip over it.
-            constant = ir.node("Constant", [], attributes={"value": tensor}, name=self._names.node(label_of(node)))
+            constant = ir.node("Constant", [], attributes={"value": tensor}, name=self._names.node(title(node)))
             constant.doc_string = node.doc_string
             constant.metadata_props.update(node.metadata_props)
             made = constant.outputs[0]
@@ -141,7 +130,7 @@ class FoldWriter:
             made.type, made.shape, tensor.name = value.type, value.shape, made.name
         else:
             name = value.name or self._names.value("folded")
-            made = add_constant(scope, tensor, name, node, as_node=self._as_nodes)
+            made = add_constant(scope, tensor, name, node)
             made.doc_string = value.doc_string
             made.metadata_props.update(value.metadata_props)
             made.meta.update(value.meta)

@@ -40,14 +40,10 @@ def _plain(value: Any) -> Any:
 
 def human_bytes(count: float) -> str:
     """A size with three digits and a decimal unit: ``1.23 GB``."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return (
-                f"{count:.0f} {unit}"
-                if unit == "bytes"
-                else f"{count:.3g} {unit}"
-                if count < 1000
-                else f"{count:.0f} {unit}"
-            )
+    if count < 1000:
+        return f"{count:.0f} bytes"
+    for unit in ("kB", "MB", "GB"):
         count /= 1000
-    raise AssertionError("unreachable")
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+    return f"{count:.0f} GB"
