@@ -1,7 +1,8 @@
-"""Build the large models of the benchmarks: two with gigabytes of external weights, three kinds with many nodes.
+"""Build the large models of the benchmarks: three with gigabytes of external weights, three kinds with many nodes.
 
 - ``mlp_2100MB/model.onnx`` and ``mlp_4400MB/model.onnx``: layers of MatMul, Add, Relu with 67 MB of weights each, in
   one data file that is written layer by layer, so that building needs the memory of one layer.
+- ``decoder_4400MB/model.onnx``: 1.1 billion parameters and 1,600 tensors in between, see :mod:`build_decoder`.
 - ``chain_N.onnx``: one long path of element-wise operators.
 - ``branching_N.onnx``: diamonds of four branches that join again.
 - ``mixed_N.onnx``: blocks with something for every pass: foldable constants, shape arithmetic, no-ops, inverse pairs,
@@ -19,14 +20,17 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from build_decoder import build_decoder
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
 WIDTH = 4096
 LAYER_BYTES = WIDTH * WIDTH * 4
 MLPS = {"mlp_2100MB": 32, "mlp_4400MB": 66}
+DECODER = "decoder_4400MB"
 GRAPHS = ("chain", "branching", "mixed")
 SIZES = (2_000, 20_000)
+PARTS = (*MLPS, DECODER, *GRAPHS)
 
 
 def _model(graph: onnx.GraphProto) -> onnx.ModelProto:
@@ -187,6 +191,9 @@ def build(folder: Path, part: str) -> Iterator[Path]:
     if part in MLPS:
         yield build_mlp(folder / part, MLPS[part])
         return
+    if part == DECODER:
+        yield build_decoder(folder / part)
+        return
     for size in SIZES:
         path = folder / f"{part}_{size}.onnx"
         onnx.save_model(build_graph(part, size), path)
@@ -196,10 +203,10 @@ def build(folder: Path, part: str) -> Iterator[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where the models go")
-    parser.add_argument("parts", nargs="*", help=f"which; all if none is given: {', '.join([*MLPS, *GRAPHS])}")
+    parser.add_argument("parts", nargs="*", help=f"which; all if none is given: {', '.join(PARTS)}")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    for part in arguments.parts or [*MLPS, *GRAPHS]:
+    for part in arguments.parts or PARTS:
         start = time.perf_counter()
         for path in build(arguments.folder, part):
             print(f"{path}  {time.perf_counter() - start:.1f} s", flush=True)

@@ -89,6 +89,14 @@ def _mobilenet() -> torch.nn.Module:
     return transformers.MobileNetV2ForImageClassification(transformers.MobileNetV2Config(num_labels=1000))
 
 
+def _resnet() -> torch.nn.Module:
+    return transformers.ResNetForImageClassification(transformers.ResNetConfig(num_labels=1000))
+
+
+def _vit() -> torch.nn.Module:
+    return transformers.ViTForImageClassification(transformers.ViTConfig(num_labels=1000, attn_implementation="eager"))
+
+
 def _bert() -> torch.nn.Module:
     return transformers.BertModel(transformers.BertConfig(attn_implementation="eager"), add_pooling_layer=False)
 
@@ -101,6 +109,8 @@ EXPORTS: dict[str, Export] = {
     "mobilenet_v2": _image_export(_mobilenet),
     "segformer_b0": _image_export(_segformer),
     "swin_tiny": _image_export(_swin),
+    "resnet_50": _image_export(_resnet),
+    "vit_base": _image_export(_vit),
     "bert_base": _text_export(_bert, "last_hidden_state"),
     "gpt2": _text_export(_gpt2, "logits"),
 }
