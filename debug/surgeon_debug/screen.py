@@ -183,18 +183,21 @@ class Screen:
             self.finite += r.size
         self.max_reference = max(self.max_reference, r.peak)
         self.rr.add(*r.energy)
-        self.tt.add(*t.energy)
         unequal = r.unequal(t)
-        if unequal:
-            self.unequal += unequal
-            error, worst = error_between(r, t, space)
-            self.dd.add(*error.energy)
-            self.rd.add(*r.dot(error))
-            if worst > self.max_abs:
-                self.max_abs = worst
-                if mismatch is None:
-                    return position_of(error), worst
-        return None if mismatch is None else (mismatch, math.inf)
+        if not unequal:
+            self.tt.add(*t.energy)
+            return None if mismatch is None else (mismatch, math.inf)
+        self.unequal += unequal
+        error, worst = error_between(r, t, space)
+        dot = r.dot(error)
+        self.dd.add(*error.energy)
+        self.rd.add(*dot)
+        # Sums of squares of short integers are exact, so that the third follows without widening the target.
+        self.tt.add(*((r.energy[0] + 2.0 * dot[0] + error.energy[0], 0) if r.short and t.short else t.energy))
+        if mismatch is None and worst <= self.max_abs:
+            return None
+        self.max_abs = max(self.max_abs, worst)
+        return (position_of(error), worst) if mismatch is None else (mismatch, math.inf)
 
     def _equal(self, r: Widened) -> None:
         if r.special:

@@ -92,7 +92,7 @@ def widener(dtype: np.dtype[Any]) -> Callable[[Array, Array], None]:
     if not is_foreign(dtype) or dtype.itemsize > 1:
         return _convert
     if "float" in dtype.name:
-        return functools.partial(_from_table, byte_table(dtype))
+        return functools.partial(_from_table, dtype)
     return functools.partial(_from_bits, dtype.name.startswith("u"), _bits(dtype))
 
 
@@ -101,6 +101,13 @@ def byte_table(dtype: np.dtype[Any]) -> Array:
     """The float64 value of each code of a floating-point type that takes a byte."""
     with np.errstate(all="ignore"):
         return np.arange(256, dtype=np.uint8).view(dtype).astype(np.float64)
+
+
+@functools.lru_cache(maxsize=8)
+def _pair_table(dtype: np.dtype[Any]) -> Array:
+    """Two float64 values for each two codes, as one complex number: half as many look-ups."""
+    codes = np.arange(1 << 16, dtype=np.uint16).view(np.uint8)
+    return byte_table(dtype)[codes].view(np.complex128)
 
 
 def _bits(dtype: np.dtype[Any]) -> int:
@@ -116,8 +123,13 @@ def _from_bits(unsigned: bool, bits: int, chunk: Array, out: Array) -> None:
         out[...] = (chunk.view(np.int8) << unused) >> unused
 
 
-def _from_table(table: Array, chunk: Array, out: Array) -> None:
-    np.take(table, chunk.view(np.uint8), out=out, mode="clip")  # any other mode checks first, and writes a copy
+def _from_table(dtype: np.dtype[Any], chunk: Array, out: Array) -> None:
+    codes = chunk.view(np.uint8)
+    # Any other mode checks the indices first and writes by way of a copy.
+    if codes.size >= CHUNK and codes.size % 2 == 0:
+        np.take(_pair_table(dtype), codes.view(np.uint16), out=out.view(np.complex128), mode="clip")
+    else:
+        np.take(byte_table(dtype), codes, out=out, mode="clip")
 
 
 def _convert(chunk: Array, out: Array) -> None:
