@@ -1,4 +1,4 @@
-"""Inputs from files: .npz, .safetensors, Polygraphy's JSON, and folders of ONNX test data (``input_0.pb``).
+"""Inputs from files: .npz, .safetensors, golden files, Polygraphy's JSON, ONNX test data, and folders of any of these.
 
 Whatever the file, the values are held against the model: a name, element type or shape that does not fit is an error
 with the name that was probably meant, never a warning and other inputs.
@@ -7,9 +7,10 @@ with the name that was probably meant, never a warning and other inputs.
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ import numpy as np
 import onnx_ir as ir
 
 from surgeon_debug.feeds import inputs_of
+from surgeon_debug.golden import SUFFIX, GoldenReader
+from surgeon_debug.polygraphy_files import read_polygraphy_inputs
 from surgeon_debug.values import Feeds, Value, decode, is_foreign, kind_of, normalise, numpy_dtype
 from surgeon_passes.errors import BadOptionError, FileError
 
 _NUMBER = re.compile(r"(\d+)")
+_IN_FOLDERS = (".npz", ".safetensors", ".json", ".golden")
 _SAFETENSORS = {
     "F64": ir.DataType.DOUBLE,
     "F32": ir.DataType.FLOAT,
@@ -40,13 +44,15 @@ _SAFETENSORS = {
 }
 
 
-def load_feeds(path: str | Path, model: ir.Model) -> list[dict[str, Value]]:
+def load_feeds(path: str | Path, model: ir.Model, *, most: int | None = None) -> list[dict[str, Value]]:
     """Read inputs and check them against a model.
 
     Args:
-        path: A ``.npz``, ``.safetensors`` or ``.json`` (Polygraphy) file, a folder with ``input_*.pb``, or a folder of
-            such folders.
+        path: A ``.npz`` or ``.safetensors`` file, which is one sample; a ``.golden`` or ``.json`` (Polygraphy) file,
+            which may hold several; a folder with ``input_*.pb``, which is one; a folder of such folders or of files of
+            one of these kinds, in the order of the numbers in their names.
         model: The model that will be fed.
+        most: How many samples to take at most, the first ones; None for all.
 
     Returns:
         Samples in order, each with values by input name.
@@ -59,29 +65,45 @@ def load_feeds(path: str | Path, model: ir.Model) -> list[dict[str, Value]]:
     if not path.exists():
         raise FileError("there is no such file or folder of inputs", where=str(path))
     try:
-        samples = _read(path, model)
+        samples = list(itertools.islice(_read(path, model), most))
     except (FileError, BadOptionError):
         raise
     except Exception as error:
         raise FileError(f"cannot be read as inputs: {' '.join(str(error).split())[:200]}", where=str(path)) from error
     if not samples:
         raise FileError("holds no inputs", where=str(path))
-    return [check_feeds(sample, model, where=f"{path}") for sample in samples]
+    several = len(samples) > 1
+    return [
+        check_feeds(sample, model, where=f"{path} (sample {i})" if several else str(path))
+        for i, sample in enumerate(samples)
+    ]
 
 
-def _read(path: Path, model: ir.Model) -> list[dict[str, Value]]:
+def _read(path: Path, model: ir.Model) -> Iterator[dict[str, Value]]:
     if path.is_dir():
-        return _read_folder(path, model)
-    if path.suffix == ".npz":
+        yield from _read_folder(path, model)
+    elif path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as archive:
-            return [{name: archive[name] for name in archive.files}]
-    if path.suffix == ".safetensors":
-        return [_read_safetensors(path)]
-    if path.suffix == ".json":
-        return _read_polygraphy(path)
-    raise FileError(
-        "is of no known kind of inputs", where=str(path), hint="use .npz, .safetensors, .json or a folder of input_*.pb"
-    )
+            yield {name: archive[name] for name in archive.files}
+    elif path.suffix == ".safetensors":
+        yield _read_safetensors(path)
+    elif path.suffix == ".json":
+        yield from read_polygraphy_inputs(path)
+    elif path.suffix == SUFFIX:
+        yield from _read_golden(path)
+    else:
+        raise FileError(
+            "is of no known kind of inputs",
+            where=str(path),
+            hint="use .npz, .safetensors, .golden, .json or a folder of input_*.pb",
+        )
+
+
+def _read_golden(path: Path) -> Iterator[dict[str, Value]]:
+    with GoldenReader(path) as reader:
+        if reader.samples and not any(reader.has_feeds(sample) for sample in range(reader.samples)):
+            raise FileError("holds no inputs, only what was computed", where=str(path))
+        yield from (reader.feeds(sample) for sample in range(reader.samples))
 
 
 def _by_number(paths: Sequence[Path]) -> list[Path]:
@@ -91,12 +113,23 @@ def _by_number(paths: Sequence[Path]) -> list[Path]:
     return sorted(paths, key=key)
 
 
-def _read_folder(folder: Path, model: ir.Model) -> list[dict[str, Value]]:
+def _read_folder(folder: Path, model: ir.Model) -> Iterator[dict[str, Value]]:
     files = _by_number(list(folder.glob("input_*.pb")))
     if files:
-        return [_read_test_data(files, model)]
+        yield _read_test_data(files, model)
+        return
     inner = [sub for sub in _by_number([p for p in folder.iterdir() if p.is_dir()]) if any(sub.glob("input_*.pb"))]
-    return [_read_test_data(_by_number(list(sub.glob("input_*.pb"))), model) for sub in inner]
+    kinds = {suffix: files for suffix in _IN_FOLDERS if (files := list(folder.glob(f"*{suffix}")))}
+    if len(kinds) + bool(inner) > 1:
+        found = [*kinds, *(["folders of test data"] if inner else [])]
+        raise FileError(
+            f"holds inputs of several kinds: {' and '.join(found)}", where=str(folder), hint="keep each in a folder"
+        )
+    for sub in inner:
+        yield _read_test_data(_by_number(list(sub.glob("input_*.pb"))), model)
+    for files in kinds.values():
+        for file in _by_number(files):
+            yield from _read(file, model)
 
 
 def _read_test_data(files: Sequence[Path], model: ir.Model) -> dict[str, Value]:
@@ -141,15 +174,6 @@ def _read_safetensors(path: Path) -> dict[str, Value]:
         start, end = entry["data_offsets"]
         result[name] = decode(body[start:end], kind.value, entry["shape"])
     return result
-
-
-def _read_polygraphy(path: Path) -> list[dict[str, Value]]:
-    from polygraphy.json import load_json
-
-    loaded = load_json(str(path))
-    if not isinstance(loaded, list) or not all(isinstance(sample, Mapping) for sample in loaded):
-        raise FileError("is JSON, but not a list of Polygraphy's inputs", where=str(path))
-    return [{name: np.asarray(value) for name, value in sample.items()} for sample in loaded]
 
 
 def check_feeds(feeds: Feeds, model: ir.Model, *, where: str = "") -> dict[str, Value]:

@@ -200,6 +200,10 @@ class GoldenReader:
         """The inputs of a sample, by name; empty if they were not saved."""
         return {name: self._tensors.read(entry) for name, entry in self._part(sample, "feeds").items()}
 
+    def has_feeds(self, sample: int) -> bool:
+        """Whether the inputs of a sample were saved."""
+        return bool(self._part(sample, "feeds"))
+
     def names(self, sample: int) -> list[str]:
         """The tensors of a sample, in the order in which they were saved."""
         return list(self._part(sample, "values"))

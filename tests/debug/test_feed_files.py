@@ -10,6 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from surgeon_debug.feed_files import check_feeds, load_feeds
+from surgeon_debug.golden import GoldenWriter
 from surgeon_passes.errors import BadOptionError, FileError
 from tests.numeric import model_of
 
@@ -80,6 +81,41 @@ def test_polygraphy_json(tmp_path: Path) -> None:
     np.testing.assert_array_equal(samples[1]["features"], FEATURES)
 
 
+def test_golden(tmp_path: Path, model: ir.Model) -> None:
+    with GoldenWriter(tmp_path / "a.golden") as writer:
+        for sample in range(3):
+            writer.add_feeds(sample, GOOD)
+            writer.add(sample, "y", FEATURES)
+    assert_good(load_feeds(tmp_path / "a.golden", model), 3)
+    assert_good(load_feeds(tmp_path / "a.golden", model, most=2), 2)
+    with GoldenWriter(tmp_path / "b.golden") as writer:
+        writer.add(0, "y", FEATURES)
+    with pytest.raises(FileError, match="holds no inputs, only what was computed"):
+        load_feeds(tmp_path / "b.golden", model)
+
+
+def test_a_folder_of_files_is_a_sample_each_by_number(tmp_path: Path, model: ir.Model) -> None:
+    for i in (10, 9, 0):
+        np.savez(tmp_path / f"sample_{i}.npz", **{**GOOD, "features": FEATURES + i})
+    samples = load_feeds(tmp_path, model)
+    assert [sample["features"][0, 0] for sample in samples] == [0, 9, 10]
+    assert [sample["features"][0, 0] for sample in load_feeds(tmp_path, model, most=2)] == [0, 9]
+    np.savez(tmp_path / "sample_9.npz", features=FEATURES)
+    with pytest.raises(BadOptionError, match=r"\(sample 1\): input 'ids' is not given"):
+        load_feeds(tmp_path, model)
+    (tmp_path / "a.json").touch()
+    with pytest.raises(FileError, match=r"holds inputs of several kinds: \.npz and \.json"):
+        load_feeds(tmp_path, model)
+
+
+def test_a_folder_that_polygraphy_wrote(tmp_path: Path) -> None:
+    polygraphy = pytest.importorskip("polygraphy.json")
+    model = model_of(MODEL.replace(", bfloat16[2] low", ""))
+    for i in range(11):
+        polygraphy.save_json({"features": FEATURES + i, "ids": IDS}, str(tmp_path / f"{i:010d}.json"))
+    assert [sample["features"][0, 0] for sample in load_feeds(tmp_path, model)] == list(range(11))
+
+
 def test_safetensors(tmp_path: Path, model: ir.Model) -> None:
     body, header = b"", {"__metadata__": {"by": "hand"}}
     for (name, value), kind in zip(GOOD.items(), ("F32", "I64", "BF16"), strict=True):
@@ -122,7 +158,7 @@ def test_types_are_converted_where_nothing_is_lost(model: ir.Model) -> None:
         check_feeds({**GOOD, "ids": np.array([1, 300])}, narrow)
 
 
-@pytest.mark.parametrize("name", ["a.npz", "a.json", "a.safetensors", "a.txt"])
+@pytest.mark.parametrize("name", ["a.npz", "a.json", "a.safetensors", "a.golden", "a.txt"])
 def test_a_bad_file_is_one_sentence(tmp_path: Path, model: ir.Model, name: str) -> None:
     path = tmp_path / name
     with pytest.raises(FileError, match="no such file"):
@@ -131,8 +167,9 @@ def test_a_bad_file_is_one_sentence(tmp_path: Path, model: ir.Model, name: str) 
     with pytest.raises(FileError) as caught:
         load_feeds(path, model)
     assert "\n" not in str(caught.value) and name in str(caught.value)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(FileError, match="holds no inputs"):
-        load_feeds(tmp_path, model)
+        load_feeds(tmp_path / "empty", model)
 
 
 def test_the_default_of_an_input_can_be_overridden() -> None:
