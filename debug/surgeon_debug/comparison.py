@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from typing import Any
 
+from surgeon_debug.attribution import Attribution
 from surgeon_debug.compare import Difference
+from surgeon_debug.screen import Screen
 from surgeon_debug.verdict import Judgement, Verdict
 
-SCHEMA = "surgeon.compare/1"
+SCHEMA = "surgeon.compare/2"
 """The ``schema`` field of the JSON document; the number changes when a field changes its meaning."""
 
 
@@ -23,9 +26,39 @@ class TensorResult:
     op: str
     """The node's operator."""
     difference: Difference | None
-    """The measurement over all samples; None if a side did not deliver it."""
+    """The full set of metrics over all samples; None if a side did not deliver it. Of layers, those that are right go
+    without; of those that are not, it is about what they introduce."""
     judgement: Judgement
     """The verdict and its reason."""
+    screen: Screen | None = None
+    """The total error of a layer, cheaply measured; None for graph outputs."""
+    attribution: Attribution | None = None
+    """Where the error of a layer comes from; None for graph outputs."""
+
+    @property
+    def introduced(self) -> float | None:
+        """Relative L2 of the error the layer adds to the reference's inputs; None if it could not be isolated."""
+        return None if self.attribution is None else self.attribution.introduced
+
+    @property
+    def inherited(self) -> float | None:
+        """Relative L2 of what errors in its inputs make; None likewise."""
+        return None if self.attribution is None else self.attribution.inherited
+
+    @property
+    def amplification(self) -> float | None:
+        """Inherited error over the error of the inputs; None if these are right."""
+        return None if self.attribution is None else self.attribution.amplification
+
+    @property
+    def floor(self) -> float | None:
+        """The introduced error that the precision explains; None where nothing had to be explained."""
+        return None if self.attribution is None else self.attribution.floor
+
+    @property
+    def ratio(self) -> float | None:
+        """Introduced error over floor; None without a floor."""
+        return None if self.attribution is None else self.attribution.ratio
 
     @property
     def verdict(self) -> Verdict:
@@ -34,8 +67,28 @@ class TensorResult:
 
     @property
     def suspect(self) -> bool:
-        """Whether both sides delivered it and it is beyond what is allowed."""
-        return self.verdict in (Verdict.DIFFER, Verdict.SHAPE)
+        """Whether both sides delivered it and something is wrong that it did not inherit."""
+        return self.verdict in _BLAME
+
+
+_BLAME = (
+    Verdict.WRONG, Verdict.SHAPE, Verdict.OVERFLOW, Verdict.DIFFER, Verdict.SUSPECT, Verdict.ILL_CONDITIONED,
+)  # fmt: skip
+
+
+class Cause(enum.Enum):
+    """Why the outputs are what they are, in one word."""
+
+    NONE = "none"
+    """Nothing is wrong."""
+    LAYER = "layer"
+    """A layer computes what its precision does not explain."""
+    PRECISION = "precision"
+    """Every layer is computed as well as its precision can, and that is not enough."""
+    FUSION = "fusion"
+    """The outputs are wrong only as long as nobody looks inside."""
+    UNKNOWN = "unknown"
+    """Layers were not looked at, or could not be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,18 +131,47 @@ class Comparison:
     """Tensors that a side could not show, and why."""
     observations: tuple[Observation, ...]
     """What looking inside changed; empty if nothing."""
+    flaky: tuple[tuple[str, float], ...]
+    """Outputs of the target that differ between two runs on the same input, and by how much (relative L2)."""
+    segments: int
+    """In how many segments the layers were compared; 0 without layers."""
     notes: tuple[str, ...]
     """What else a reader must know to trust the result, as sentences."""
 
     @property
     def verdict(self) -> str:
-        """``agree`` or ``differ``, by the outputs alone."""
-        return "agree" if all(result.verdict is Verdict.AGREE for result in self.outputs) else "differ"
+        """``agree`` or ``differ``: by the outputs, and by layers that are wrong though the outputs hide it."""
+        right = all(result.verdict is Verdict.AGREE for result in self.outputs)
+        return "agree" if right and not self.wrong else "differ"
+
+    @property
+    def wrong(self) -> list[TensorResult]:
+        """Layers that are wrong beyond what their precision explains, in topological order."""
+        return [result for result in self.layers if result.verdict in (Verdict.WRONG, Verdict.SHAPE)]
 
     @property
     def first(self) -> TensorResult | None:
-        """The first layer, in topological order, that is beyond what is allowed."""
-        return next((result for result in self.layers if result.suspect), None)
+        """Where to look first: the first wrong layer, else the first that overflows, differs, or is suspect."""
+        for verdicts in ((Verdict.WRONG, Verdict.SHAPE), *((verdict,) for verdict in _BLAME[2:])):
+            for result in self.layers:
+                if result.verdict in verdicts:
+                    return result
+        return None
+
+    @property
+    def cause(self) -> Cause:
+        """Why the outputs are what they are."""
+        if self.wrong:
+            return Cause.LAYER
+        if self.verdict == "agree":
+            return Cause.NONE
+        if not self.layered or any(result.verdict in (Verdict.MISSING, Verdict.SHAPE) for result in self.outputs):
+            return Cause.UNKNOWN
+        if any(seen.verdict_changed for seen in self.observations):
+            return Cause.FUSION
+        isolated = [r for r in self.layers if r.introduced is not None]
+        unknown = any(result.verdict is Verdict.DIFFER for result in self.layers)
+        return Cause.PRECISION if isolated and not unknown else Cause.UNKNOWN
 
     def to_json(self) -> dict[str, Any]:
         """A document of plain values. Numbers that JSON lacks are the texts ``nan``, ``inf`` and ``-inf``."""
@@ -97,6 +179,7 @@ class Comparison:
         return {
             "schema": SCHEMA,
             "verdict": self.verdict,
+            "cause": self.cause.value,
             "model": self.model,
             "other": self.other,
             "reference": self.reference,
@@ -105,9 +188,11 @@ class Comparison:
             "tolerance": self.tolerance,
             "first": None if first is None else {"tensor": first.tensor, "node": first.node, "op": first.op},
             "outputs": [_result_json(result) for result in self.outputs],
-            "layers": [{**_result_json(result), "introduced": None, "inherited": None} for result in self.layers],
+            "layers": [_layer_json(result) for result in self.layers],
             "unmatched": list(self.unmatched),
             "unobserved": [{"tensor": name, "reason": reason} for name, reason in self.unobserved],
+            "flaky": [{"tensor": name, "rel_l2": plain(error)} for name, error in self.flaky],
+            "segments": self.segments,
             "observations": [plain(dataclasses.asdict(item)) for item in self.observations],
             "notes": list(self.notes),
         }
@@ -126,6 +211,31 @@ def _result_json(result: TensorResult) -> dict[str, Any]:
         "limit": result.judgement.limit,
         "difference": plain(difference),
     }
+
+
+def _layer_json(result: TensorResult) -> dict[str, Any]:
+    document = _result_json(result)
+    if result.attribution is not None:
+        document.update(plain(dataclasses.asdict(result.attribution)))
+    if result.screen is not None:
+        seen = result.screen
+        total = {
+            "rel_l2": seen.rel_l2,
+            "max_abs": seen.max_abs,
+            "angle": seen.angle,
+            "gain": seen.gain,
+            "elements": seen.elements,
+            "unequal": seen.unequal,
+            "shape": seen.shape,
+            "reference_dtype": seen.reference_dtype,
+            "target_dtype": seen.target_dtype,
+            "nan": dataclasses.asdict(seen.nan),
+            "posinf": dataclasses.asdict(seen.posinf),
+            "neginf": dataclasses.asdict(seen.neginf),
+            "mismatch": seen.mismatch,
+        }
+        document["total"] = plain(total)
+    return document
 
 
 def plain(value: Any) -> Any:

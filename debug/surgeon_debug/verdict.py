@@ -18,13 +18,25 @@ class Verdict(enum.Enum):
     """What a comparison of one tensor came to."""
 
     AGREE = "agree"
-    """Within what is allowed."""
+    """Equal, or within what the precision explains or the caller allows."""
+    INHERITS = "inherits"
+    """Off because its inputs are; what the layer adds is explained."""
+    ILL_CONDITIONED = "ill-conditioned"
+    """Computed as well as the precision can, and that is not well: keep in float32."""
+    OVERFLOW = "overflow"
+    """Values leave the range of the precision here: keep in float32."""
+    SUSPECT = "suspect"
+    """Adds 4 to 10 times what the precision explains."""
+    WRONG = "wrong"
+    """Adds more than 10 times what the precision explains, or values that no rounding makes."""
     DIFFER = "differ"
-    """Beyond it."""
+    """Beyond a tolerance, and nothing is known about who is to blame."""
     SHAPE = "shape"
     """Not comparable: another shape, kind of value, or number of items."""
     MISSING = "missing"
     """One side did not deliver it."""
+    SKIPPED = "skipped"
+    """Not judged; the reason says why."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,12 @@ from surgeon import options
 @click.option("--target", metavar="RUNNER", help="What is tested; with OTHER, the reference's runner by default.")
 @click.option("--layers", is_flag=True, help="Compare every tensor inside, and show where the error first appears.")
 @click.option(
+    "--isolate/--no-isolate",
+    default=True,
+    show_default=True,
+    help="With --layers, run each layer alone too, to tell what it adds from what it was handed.",
+)
+@click.option(
     "--feeds",
     type=click.Path(path_type=Path),
     metavar="FILE",
@@ -35,7 +41,7 @@ from surgeon import options
 )
 @click.option("--atol", type=float, help="See --rtol.")
 @click.option(
-    "--memory", default="512MB", show_default=True, metavar="SIZE", help="Tensors held at a time with --layers."
+    "--memory", metavar="SIZE", help="Memory for tensors with --layers; default: twice the largest and 256 MiB."
 )
 @options.allow_external_option
 @options.json_option
@@ -45,13 +51,14 @@ def command(
     reference: str,
     target: str | None,
     layers: bool,
+    isolate: bool,
     feeds: Path | None,
     samples: int,
     seed: int,
     dims: str,
     rtol: float | None,
     atol: float | None,
-    memory: str,
+    memory: str | None,
     allow_external: bool,
     as_json: bool,
 ) -> int:
@@ -68,6 +75,7 @@ def command(
     from surgeon.console import print_json, results, talk
     from surgeon.report.compare_report import print_comparison
     from surgeon_debug.layers import compare_models
+    from surgeon_debug.pair import LayerOptions
     from surgeon_debug.verdict import Tolerance
     from surgeon_passes.errors import BadOptionError
     from surgeon_passes.graph import load
@@ -90,8 +98,7 @@ def command(
             samples=samples,
             seed=seed,
             dims=options.parse_dims(dims),
-            layers=layers,
-            memory=parse_size(memory),
+            layers=LayerOptions(parse_size(memory) if memory else None, isolate=isolate) if layers else False,
             tolerance=Tolerance(rtol, atol),
             allow_external=allow_external,
             progress=lambda count, total: status.update(f"comparing {model.name}: {count} of {total} tensors"),

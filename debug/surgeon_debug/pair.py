@@ -1,0 +1,249 @@
+"""Two models on two engines with the same inputs, ready to be compared: by outputs alone, or layer by layer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+
+from surgeon_debug.comparison import Comparison, TensorResult
+from surgeon_debug.differential import Differential, SegmentValues, Walker
+from surgeon_debug.judge_layers import LayerJudge
+from surgeon_debug.layer_plan import Layer, plan_layers
+from surgeon_debug.memory_left import memory_left
+from surgeon_debug.pairing import joined_outputs
+from surgeon_debug.piece_source import PieceSource
+from surgeon_debug.runners.contract import Engine
+from surgeon_debug.segments import plan_segments
+from surgeon_debug.values import Value
+from surgeon_debug.verdict import Tolerance, coarsest
+from surgeon_debug.whole_run import OutputRules, WholeOutputs, run_whole
+
+SPARE_MEMORY = 256 << 20
+"""Bytes that tensors of a segment may take beyond twice the largest, unless the caller says otherwise."""
+
+_WHOLE_FACTOR = 2.5  # an engine that prepares a model holds its weights, and packed copies of them
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerOptions:
+    """How layers are compared."""
+
+    memory: int | None = None
+    """Bytes for tensors and for weights in use; None for twice the largest tensor and 256 MiB."""
+    isolate: bool = True
+    """Run every layer alone as well, on the reference's inputs, to tell introduced from inherited error."""
+    whole: bool | None = None
+    """Run the whole target first, with nothing shown; None: if its weights fit the memory this machine has left."""
+
+
+class Pair:
+    """A reference and a target.
+
+    Args:
+        paths: Their models' files, in ONNX's binary form.
+        models: The models; the same object twice if there is only one.
+        engines: What runs them.
+        feeds: Their inputs, one mapping a sample.
+        tolerance: The caller's own tolerance.
+        made_up: The inputs are nobody's.
+    """
+
+    def __init__(
+        self,
+        paths: tuple[Path, Path],
+        models: tuple[ir.Model, ir.Model],
+        engines: tuple[Engine, Engine],
+        feeds: tuple[Sequence[Mapping[str, Value]], Sequence[Mapping[str, Value]]],
+        tolerance: Tolerance,
+        *,
+        made_up: bool,
+    ) -> None:
+        self._paths, self._models, self._engines, self._feeds = paths, models, engines, feeds
+        self._tolerance, self._made_up = tolerance, made_up
+        self._names = joined_outputs(*models)
+        self._plan, self._common, self._unmatched = _common_layers(models, feeds)
+        precisions = tuple(engine.precision for engine in engines if engine.precision is not None)
+        self._rules = OutputRules(self._plan, tolerance, precisions)
+
+    def compare_outputs(self) -> Comparison:
+        """Compare the graph outputs alone.
+
+        Raises:
+            EngineError: A side cannot run.
+        """
+        watch = self._watch()
+        reference, target = (
+            run_whole(engine, path, self._names, feeds, made_up=self._made_up)
+            for engine, path, feeds in zip(self._engines, self._paths, self._feeds, strict=True)
+        )
+        delivered = list(reference[0])
+        watch.take(target)
+        watch.compare(reference, [{} for _ in reference])
+        return self._comparison(watch.results(delivered))
+
+    def compare_layers(
+        self, folder: Path, options: LayerOptions, seed: int, progress: Callable[[int, int], None] | None
+    ) -> Comparison:
+        """Compare graph outputs and layers.
+
+        Args:
+            folder: Where pieces of the models may be written.
+            options: How.
+            seed: Decides the signs of perturbations.
+            progress: Called with the number of layers done and to do.
+
+        Raises:
+            EngineError: A side cannot run at all.
+        """
+        sources = self._sources(folder)
+        walkers = [
+            Walker(engine, source, feeds)
+            for engine, source, feeds in zip(self._engines, sources, self._feeds, strict=True)
+        ]
+        layers = [layer for layer in self._common if all(_computes(source, layer.tensor) for source in sources)]
+        segments = plan_segments(*sources, _per_sample(layers, len(self._feeds[0])), self._budget(layers, options))
+        watch = self._watch()
+        judge = LayerJudge(
+            walkers[0],
+            walkers[1],
+            engine_precision=self._engines[1].precision,
+            tolerance=self._tolerance,
+            random=_random_tensors(*sources),
+            seed=seed,
+        )
+        seen: dict[str, None] = dict.fromkeys(name for name in self._names if not _computes(sources[0], name))
+
+        def take(values: SegmentValues) -> None:
+            seen.update(dict.fromkeys(values.reference[0]))
+            watch.compare(values.golden, values.target)
+            judge(values)
+
+        walk = Differential(
+            walkers[0], walkers[1], segments, isolate=options.isolate, judge=take, progress=progress
+        )
+        whole = self._runs_whole(options)
+        walk.run((lambda: self._run_target(watch)) if whole else None)
+        watch.compare(_given(sources[0], self._names, self._feeds[0]), [{} for _ in self._feeds[0]])
+        unobserved = {**judge.unobserved, **walk.unobserved}
+        comparison = self._comparison(watch.results(seen))
+        return dataclasses.replace(
+            comparison,
+            layers=tuple(judge.results[layer.tensor] for layer in layers if layer.tensor in judge.results),
+            layered=True,
+            unmatched=tuple(self._unmatched),
+            unobserved=tuple((name, why) for name, why in unobserved.items() if name not in judge.results),
+            observations=watch.observations(),
+            flaky=tuple(watch.flaky.items()),
+            segments=len(segments),
+            notes=tuple(_notes(whole, walk)),
+        )
+
+    def _watch(self) -> WholeOutputs:
+        return WholeOutputs(self._names, self._rules, (self._engines[0].label, self._engines[1].label))
+
+    def _run_target(self, watch: WholeOutputs) -> None:
+        engine, path, feeds = self._engines[1], self._paths[1], self._feeds[1]
+        watch.take(run_whole(engine, path, self._names, feeds, made_up=self._made_up))
+        watch.note_second_run(engine.run(feeds[0]))
+
+    def _runs_whole(self, options: LayerOptions) -> bool:
+        if options.whole is not None:
+            return options.whole
+        weights = [v.const_value for v in self._models[1].graph.initializers.values() if v.const_value is not None]
+        return _WHOLE_FACTOR * sum(weight.nbytes for weight in weights) < memory_left()
+
+    def _sources(self, folder: Path) -> tuple[PieceSource, PieceSource]:
+        first = PieceSource(self._models[0], folder, "reference")
+        if self._models[1] is self._models[0]:
+            return first, first
+        return first, PieceSource(self._models[1], folder, "target")
+
+    def _budget(self, layers: Sequence[Layer], options: LayerOptions) -> int:
+        if options.memory is not None:
+            return options.memory
+        return 2 * max((layer.nbytes for layer in layers), default=0) + SPARE_MEMORY
+
+    def _comparison(self, outputs: Sequence[TensorResult]) -> Comparison:
+        return Comparison(
+            model="",
+            other="",
+            reference=self._engines[0].label,
+            target=self._engines[1].label,
+            samples=len(self._feeds[0]),
+            tolerance="",
+            outputs=tuple(outputs),
+            layers=(),
+            layered=False,
+            unmatched=(),
+            unobserved=(),
+            observations=(),
+            flaky=(),
+            segments=0,
+            notes=(),
+        )
+
+
+def _common_layers(
+    models: tuple[ir.Model, ir.Model],
+    feeds: tuple[Sequence[Mapping[str, Value]], Sequence[Mapping[str, Value]]],
+) -> tuple[dict[str, Layer], list[Layer], list[str]]:
+    """All layers by name; those both models have, in the first model's order; the tensors only the first has."""
+    plan = plan_layers(models[0], feeds[0][0])
+    theirs = plan if models[1] is models[0] else plan_layers(models[1], feeds[1][0])
+    other = {layer.tensor: layer for layer in theirs}
+    joined = {layer.tensor: _joined(layer, other.get(layer.tensor)) for layer in plan}
+    for name, layer in other.items():
+        joined.setdefault(name, layer)
+    common = [joined[layer.tensor] for layer in plan if layer.tensor in other]
+    return joined, common, [layer.tensor for layer in plan if layer.tensor not in other]
+
+
+def _joined(layer: Layer, other: Layer | None) -> Layer:
+    if other is None:
+        return layer
+    return dataclasses.replace(
+        layer,
+        nbytes=max(layer.nbytes, other.nbytes),
+        precision=coarsest(layer.precision, other.precision),
+        rounds_to_integers=layer.rounds_to_integers or other.rounds_to_integers,
+    )
+
+
+def _per_sample(layers: Sequence[Layer], samples: int) -> list[Layer]:
+    """The layers with the memory they take for all samples together."""
+    return [dataclasses.replace(layer, nbytes=layer.nbytes * samples) for layer in layers]
+
+
+def _computes(source: PieceSource, name: str) -> bool:
+    return name in source.producer and name not in source.non_tensors
+
+
+def _random_tensors(*sources: PieceSource) -> frozenset[str]:
+    """Tensors that are drawn at random or depend on such."""
+    random: set[str] = set()
+    for source in dict.fromkeys(sources):
+        for index, node in enumerate(source.nodes):
+            if source.is_random(index) or not random.isdisjoint(node.reads):
+                random.update(node.writes)
+    return frozenset(random)
+
+
+def _given(source: PieceSource, names: Sequence[str], feeds: Sequence[Mapping[str, Value]]) -> list[dict[str, Value]]:
+    """Outputs that no node computes: inputs and constants handed on."""
+    constants = {name: value for name in names if (value := source.constant(name)) is not None}
+    return [{**constants, **{name: sample[name] for name in names if name in sample}} for sample in feeds]
+
+
+def _notes(whole: bool, walk: Differential) -> list[str]:
+    notes = []
+    if not whole:
+        notes.append("the target's whole model was not run at once; its outputs are those of the segments")
+    if walk.restarted:
+        names = list(walk.restarted)
+        notes.append(
+            f"the target did not show {', '.join(names[:3])}; what follows was computed from the reference's values"
+        )
+    return notes

@@ -1,0 +1,363 @@
+"""A model as pieces are cut from it: an index of its main graph, and small files whose weights stay where they are.
+
+A piece holds some nodes of the main graph. What it reads from elsewhere becomes an input, except weights, which point
+into the file they came from: cutting 4 GB into fifty pieces copies none of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from surgeon_passes.errors import BadModelError, FileError
+from surgeon_passes.graph import small_proto
+from surgeon_passes.order import dependencies, find_cycle, nodes_inside, sorted_nodes
+from surgeon_passes.pause_collector import collector_paused
+from surgeon_passes.walk import main_scope
+from surgeon_passes.weight_file import MappedTensor
+from surgeon_passes.wire import MARK
+
+_MIN_IR_VERSION = 4  # from here on an initializer need not be an input
+_MAKE_NON_TENSORS = {
+    "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceMap", "SplitToSequence",
+    "Optional", "ZipMap",
+}  # fmt: skip
+_RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+
+
+@dataclasses.dataclass(frozen=True)
+class PieceNode:
+    """A node of the main graph, by names."""
+
+    title: str
+    """How messages call it."""
+    op: str
+    """Its operator."""
+    reads: tuple[str, ...]
+    """Tensors it or its bodies read that are computed in the main graph or fed, each once."""
+    writes: tuple[str, ...]
+    """Its outputs, those left out not among them."""
+    weights: tuple[str, ...]
+    """Constants it or its bodies read."""
+    before: tuple[int, ...]
+    """Positions of the nodes it waits for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Port:
+    """An input of a piece."""
+
+    name: str
+    """What the input is called in the piece."""
+    element_type: int
+    """Number in TensorProto.DataType."""
+    shape: tuple[int | None, ...] | None
+    """Dimensions, None where samples differ."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """What a piece is made of."""
+
+    nodes: Sequence[int]
+    """Positions in :attr:`PieceSource.nodes`, ascending."""
+    ports: Mapping[str, Port]
+    """Inputs by the name of the tensor in the model."""
+    outputs: Sequence[str]
+    """Tensors to show."""
+    constants: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """Values of tensors that are the same in every run, fixed in the piece instead of fed, by the model's names."""
+
+
+class PieceSource:
+    """A loaded model, ready to be cut.
+
+    Args:
+        model: The model; its weights are not read. It must not change afterwards.
+        folder: Where pieces are written; the caller removes it.
+        label: What the files are called.
+
+    Raises:
+        BadModelError: The graph has a cycle.
+    """
+
+    def __init__(self, model: ir.Model, folder: Path, label: str) -> None:
+        self.model = model
+        self._folder, self._label = folder, label
+        self._written = 0
+        self._links: dict[str, str] = {}
+        with collector_paused():
+            self._proto, taken = small_proto(model, lambda t: isinstance(t, (MappedTensor, ir.ExternalTensor)))
+            self._constants = _constants(self._proto, taken)
+            self._protos: list[onnx.NodeProto] = []
+            self.nodes: list[PieceNode] = []
+            self._index()
+        self.non_tensors = _non_tensors(model.graph)
+        self.producer = {name: i for i, node in enumerate(self.nodes) for name in node.writes}
+        self.inputs = {value.name: value for value in self._proto.graph.input if value.name not in self._constants}
+        self.outputs = [value.name for value in self._proto.graph.output]
+        self.glued = self._glued()
+
+    def _index(self) -> None:
+        """Fill the nodes in topological order; Constant nodes count as constants."""
+        graph = self.model.graph
+        waits = dependencies(graph)
+        order = sorted_nodes(waits)
+        scope = main_scope(self.model)
+        if len(order) < len(waits):
+            names = ", ".join(scope.label(node) for node in find_cycle(waits)[:4])
+            raise BadModelError(f"the graph has a cycle through {names}")
+        protos = dict(zip(waits, self._proto.graph.node, strict=True))
+        fed = {value.name for value in graph.inputs if not value.is_initializer()}
+        fed.update(value.name for value in graph.inputs)
+        computed = {value.name for node in order for value in node.outputs if value.name} - self._constants.keys()
+        place: dict[ir.Node, int] = {}
+        for node in order:
+            if node.outputs and node.outputs[0].name in self._constants:
+                continue
+            read = {value.name for value in node.inputs if value is not None and value.name}
+            inner = list(nodes_inside(node)) if node.attributes else []
+            read.update(value.name for n in inner for value in n.inputs if value is not None and value.name)
+            read.update(value.name for value in _body_outputs(node) if value.name) if inner else None
+            reads = tuple(sorted(name for name in read if name and (name in computed or name in fed)))
+            weights = tuple(sorted(name for name in read if name in self._constants))
+            writes = tuple(value.name for value in node.outputs if value.name)
+            before = tuple(sorted(place[other] for other in waits[node] if other in place))
+            place[node] = len(self.nodes)
+            self.nodes.append(PieceNode(scope.label(node), node.op_type, reads, writes, weights, before))
+            self._protos.append(protos[node])
+
+    def _glued(self) -> set[int]:
+        """Positions before which no piece may end, because a sequence or an optional crosses them."""
+        last = {name: i for i, node in enumerate(self.nodes) for name in node.reads if name in self.non_tensors}
+        return {
+            position
+            for name, until in last.items()
+            if name in self.producer
+            for position in range(self.producer[name] + 1, until + 1)
+        }
+
+    @property
+    def opset(self) -> int:
+        """The version of the default operator set."""
+        return main_scope(self.model).opset
+
+    def constant(self, name: str) -> np.ndarray | None:
+        """The value of a constant of the main graph; None if there is none of that name."""
+        constant = self._constants.get(name)
+        if constant is None:
+            return None
+        return onnx.numpy_helper.to_array(constant.tensor) if constant.held is None else constant.held.numpy()
+
+    def constant_shape(self, name: str) -> tuple[int, ...] | None:
+        """Dimensions of a constant; None if there is none of that name."""
+        constant = self._constants.get(name)
+        return None if constant is None else tuple(constant.tensor.dims)
+
+    def inputs_of(self, index: int) -> list[str]:
+        """Names of a node's inputs in order, empty where one is left out."""
+        return list(self._protos[index].input)
+
+    def weight_bytes(self, name: str) -> int:
+        """Bytes of a constant."""
+        return self._constants[name].nbytes
+
+    def is_random(self, index: int) -> bool:
+        """Whether a node draws random numbers."""
+        return self.nodes[index].op in _RANDOM
+
+    def closure(self, wanted: Iterable[str], stop: Collection[str]) -> tuple[list[int], list[str]]:
+        """The nodes that compute some tensors when those in ``stop`` are given, and what these nodes read.
+
+        A wanted tensor is computed even if it stands in ``stop``.
+
+        Returns:
+            Positions, ascending; names of tensors to feed: those of ``stop`` and inputs of the graph.
+        """
+        nodes: set[int] = set()
+        ports: dict[str, None] = {}
+        stack = [self.producer[name] for name in wanted if name in self.producer]
+        while stack:
+            index = stack.pop()
+            if index in nodes:
+                continue
+            nodes.add(index)
+            for name in self.nodes[index].reads:
+                if name in stop or name not in self.producer:
+                    ports[name] = None
+                else:
+                    stack.append(self.producer[name])
+        return sorted(nodes), list(ports)
+
+    def write(self, cut: Cut) -> Path:
+        """Write a piece.
+
+        Raises:
+            FileError: The folder cannot be written.
+        """
+        model = onnx.ModelProto()
+        proto = self._proto
+        model.ir_version = max(proto.ir_version, _MIN_IR_VERSION)
+        model.opset_import.extend(proto.opset_import)
+        model.functions.extend(proto.functions)
+        graph = model.graph
+        graph.name = proto.graph.name or "piece"
+        renamed = {name: port.name for name, port in cut.ports.items() if port.name != name}
+        produced = {name for i in cut.nodes for name in self.nodes[i].writes}
+        fixed = {name: f"surgeon.fixed/{name}" if name in produced else name for name in cut.constants}
+        renamed.update((name, other) for name, other in fixed.items() if other != name)
+        needed: dict[str, None] = {}
+        for index in cut.nodes:
+            node = graph.node.add()
+            node.CopyFrom(self._protos[index])
+            if renamed:
+                _rename_reads(node, renamed)
+            needed.update(dict.fromkeys(self.nodes[index].weights))
+        for name in needed:
+            if name not in cut.ports:
+                self._add_constant(graph, name)
+        for name, value in cut.constants.items():
+            graph.initializer.append(onnx.numpy_helper.from_array(value, fixed[name]))
+        for name, port in cut.ports.items():
+            self._add_input(graph, name, port)
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in cut.outputs)
+        path = self._folder / f"{self._label}-{self._written}.piece.onnx"
+        self._written += 1
+        try:
+            path.write_bytes(model.SerializeToString())
+        except OSError as error:
+            raise FileError(f"cannot be written: {error.strerror}", where=str(path)) from error
+        return path
+
+    def _add_input(self, graph: onnx.GraphProto, name: str, port: Port) -> None:
+        declared = self.inputs.get(name)
+        if declared is not None and declared.type.WhichOneof("value") != "tensor_type":
+            graph.input.add().CopyFrom(declared)
+            return
+        made = graph.input.add(name=port.name)
+        made.type.tensor_type.elem_type = port.element_type
+        if port.shape is not None:
+            shape = made.type.tensor_type.shape
+            for size in port.shape:
+                dim = shape.dim.add()
+                if size is not None:
+                    dim.dim_value = size
+
+    def _add_constant(self, graph: onnx.GraphProto, name: str) -> None:
+        constant = self._constants[name]
+        made = graph.initializer.add()
+        made.CopyFrom(constant.tensor)
+        made.name = name
+        if constant.path:
+            del made.external_data[:]
+            entries = {"location": self._linked(constant.path), "offset": constant.offset, "length": constant.nbytes}
+            for key, value in entries.items():
+                made.external_data.add(key=key, value=str(value))
+
+    def _linked(self, path: str) -> str:
+        """The name, in the folder of pieces, of a file that holds weights; a hard link, else a symbolic one."""
+        if path not in self._links:
+            real = Path(path).resolve()
+            name = real.name
+            if name in self._links.values():
+                name = f"{self._label}-{len(self._links)}-{name}"
+            target = self._folder / name
+            if not target.exists():
+                try:
+                    os.link(real, target)
+                except OSError:
+                    with contextlib.suppress(FileExistsError):
+                        target.symlink_to(real)
+            self._links[path] = name
+        return self._links[path]
+
+
+def _non_tensors(graph: ir.Graph) -> set[str]:
+    """Values of the main graph that are sequences or optionals, as far as types or operators tell."""
+    return {
+        value.name
+        for node in graph
+        for value in node.outputs
+        if value.name
+        and (isinstance(value.type, (ir.SequenceType, ir.OptionalType)) or node.op_type in _MAKE_NON_TENSORS)
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Constant:
+    """A constant of the main graph."""
+
+    tensor: onnx.TensorProto
+    """Its type and dimensions, and its data where they are not in a file."""
+    path: str
+    """The file that holds its data; empty if ``tensor`` does."""
+    offset: int
+    nbytes: int
+    held: ir.TensorProtocol | None
+    """The tensor that maps the file."""
+
+
+def _constants(proto: onnx.ModelProto, taken: Sequence[ir.TensorProtocol]) -> dict[str, _Constant]:
+    """Initializers and the tensors of Constant nodes, by the name of the value."""
+    found = {tensor.name: _constant(tensor, taken) for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type != "Constant" or node.domain not in ("", "ai.onnx") or len(node.attribute) != 1:
+            continue
+        attribute = node.attribute[0]
+        if attribute.name == "value" and attribute.HasField("t"):
+            found[node.output[0]] = _constant(attribute.t, taken)
+        elif attribute.name in ("value_int", "value_ints"):
+            array = np.array(list(attribute.ints) if attribute.name == "value_ints" else attribute.i, np.int64)
+            found[node.output[0]] = _constant(onnx.numpy_helper.from_array(array), taken)
+        elif attribute.name in ("value_float", "value_floats"):
+            array = np.array(list(attribute.floats) if attribute.name == "value_floats" else attribute.f, np.float32)
+            found[node.output[0]] = _constant(onnx.numpy_helper.from_array(array), taken)
+    return found
+
+
+def _constant(tensor: onnx.TensorProto, taken: Sequence[ir.TensorProtocol]) -> _Constant:
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        if entries.get("location") == MARK:
+            held = taken[int(entries["offset"])]
+            assert isinstance(held, (MappedTensor, ir.ExternalTensor))
+            return _Constant(tensor, str(held.path), held.offset or 0, held.nbytes, held)
+    return _Constant(tensor, "", 0, tensor.ByteSize(), None)
+
+
+def _body_outputs(node: ir.Node) -> Iterable[ir.Value]:
+    """Outputs of the graphs in ``node``: a body may hand on a value of the graph around it without touching it."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
+            yield from attribute.as_graph().outputs
+        elif attribute.type == ir.AttributeType.GRAPHS and not attribute.is_ref():
+            for graph in attribute.as_graphs():
+                yield from graph.outputs
+    for inner in nodes_inside(node):
+        for attribute in inner.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
+                yield from attribute.as_graph().outputs
+
+
+def _rename_reads(node: onnx.NodeProto, renamed: Mapping[str, str]) -> None:
+    """Make a node, and the bodies in it, read other names."""
+    for i, name in enumerate(node.input):
+        if name in renamed:
+            node.input[i] = renamed[name]
+    stack = [a.g for a in node.attribute if a.HasField("g")] + [g for a in node.attribute for g in a.graphs]
+    while stack:
+        graph = stack.pop()
+        for output in graph.output:
+            output.name = renamed.get(output.name, output.name)
+        for inner in graph.node:
+            for i, name in enumerate(inner.input):
+                if name in renamed:
+                    inner.input[i] = renamed[name]
+            stack += [a.g for a in inner.attribute if a.HasField("g")] + [g for a in inner.attribute for g in a.graphs]
