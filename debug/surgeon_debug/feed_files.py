@@ -9,8 +9,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,11 @@ import onnx_ir as ir
 
 from surgeon_debug.feeds import inputs_of
 from surgeon_debug.golden import SUFFIX, GoldenReader
+from surgeon_debug.onnx_test_data import by_number, data_sets, read_data_set
 from surgeon_debug.polygraphy_files import read_polygraphy_inputs
 from surgeon_debug.values import Feeds, Value, decode, is_foreign, kind_of, normalise, numpy_dtype
 from surgeon_passes.errors import BadOptionError, FileError
 
-_NUMBER = re.compile(r"(\d+)")
 _IN_FOLDERS = (".npz", ".safetensors", ".json", ".golden")
 _SAFETENSORS = {
     "F64": ir.DataType.DOUBLE,
@@ -106,57 +105,22 @@ def _read_golden(path: Path) -> Iterator[dict[str, Value]]:
         yield from (reader.feeds(sample) for sample in range(reader.samples))
 
 
-def _by_number(paths: Sequence[Path]) -> list[Path]:
-    def key(path: Path) -> list[int | str]:
-        return [int(part) if part.isdigit() else part for part in _NUMBER.split(path.name)]
-
-    return sorted(paths, key=key)
-
-
 def _read_folder(folder: Path, model: ir.Model) -> Iterator[dict[str, Value]]:
-    files = _by_number(list(folder.glob("input_*.pb")))
-    if files:
-        yield _read_test_data(files, model)
+    sets = data_sets(folder, "input")
+    if sets == [folder]:
+        yield read_data_set(folder, "input", inputs_of(model))
         return
-    inner = [sub for sub in _by_number([p for p in folder.iterdir() if p.is_dir()]) if any(sub.glob("input_*.pb"))]
     kinds = {suffix: files for suffix in _IN_FOLDERS if (files := list(folder.glob(f"*{suffix}")))}
-    if len(kinds) + bool(inner) > 1:
-        found = [*kinds, *(["folders of test data"] if inner else [])]
+    if len(kinds) + bool(sets) > 1:
+        found = [*kinds, *(["folders of test data"] if sets else [])]
         raise FileError(
             f"holds inputs of several kinds: {' and '.join(found)}", where=str(folder), hint="keep each in a folder"
         )
-    for sub in inner:
-        yield _read_test_data(_by_number(list(sub.glob("input_*.pb"))), model)
+    for sub in sets:
+        yield read_data_set(sub, "input", inputs_of(model))
     for files in kinds.values():
-        for file in _by_number(files):
+        for file in by_number(files):
             yield from _read(file, model)
-
-
-def _read_test_data(files: Sequence[Path], model: ir.Model) -> dict[str, Value]:
-    """The inputs of one test case. The format numbers them in the model's order; a name in the file goes first."""
-    inputs = inputs_of(model)
-    if len(files) > len(inputs):
-        raise BadOptionError(f"{len(files)} files for {len(inputs)} inputs", where=str(files[0].parent))
-    by_name = {value.name: value for value in inputs}
-    result: dict[str, Value] = {}
-    for file, positional in zip(files, inputs, strict=False):
-        name, value = _read_proto(file, positional, by_name)
-        result[name] = value
-    return result
-
-
-def _read_proto(file: Path, positional: ir.Value, by_name: Mapping[str | None, ir.Value]) -> tuple[str, Value]:
-    import onnx
-
-    kinds = {ir.SequenceType: onnx.SequenceProto, ir.OptionalType: onnx.OptionalProto}
-    proto: Any = kinds.get(type(positional.type), onnx.TensorProto)()  # type: ignore[arg-type]
-    proto.ParseFromString(file.read_bytes())
-    name = proto.name if proto.name in by_name else (positional.name or "")
-    if isinstance(proto, onnx.SequenceProto):
-        return name, onnx.numpy_helper.to_list(proto)
-    if isinstance(proto, onnx.OptionalProto):
-        return name, onnx.numpy_helper.to_optional(proto)
-    return name, onnx.numpy_helper.to_array(proto)
 
 
 def _read_safetensors(path: Path) -> dict[str, Value]:
