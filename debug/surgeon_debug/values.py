@@ -1,20 +1,23 @@
 """Values of any ONNX type in numpy's terms: numbers in types numpy lacks, text, sequences, maps, nothing.
 
-Numbers in bfloat16, float8, float4, int4 and int2 are arrays of ml_dtypes, one element a byte or more, so that
-arithmetic on them means what it says. Engines hand such data over as raw buffers; :func:`decode` and :func:`encode`
-are the only places that know how they are packed.
+Numbers in bfloat16, float8, float4, int4 and int2 are arrays of ml_dtypes here; see
+:mod:`surgeon_debug.element_types`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
-from surgeon_passes.errors import BadOptionError
+from surgeon_debug.element_types import Buffer
+from surgeon_debug.element_types import decode as decode
+from surgeon_debug.element_types import element_type_of as element_type_of
+from surgeon_debug.element_types import encode as encode
+from surgeon_debug.element_types import is_foreign as is_foreign
+from surgeon_debug.element_types import numpy_dtype as numpy_dtype
 
 Value = Any
 """An array; a list of values (a sequence); a dict (a map); None (an optional that is empty)."""
@@ -29,8 +32,8 @@ _KINDS = {"b": "bool", "i": "int", "u": "int", "f": "float", "c": "complex", "O"
 def normalise(value: Value) -> Value:
     """A value as this package compares it: arrays for tensors, object arrays of str for text, lists and dicts inside.
 
-    Engines return text as fixed-width unicode, bytes or objects, scalars as numpy scalars, sequences as tuples; after
-    this the same content has the same form.
+    Engines return text as fixed-width unicode, bytes or objects, scalars as numpy scalars, sequences as tuples, types
+    that numpy lacks as :class:`Buffer`; after this the same content has the same form.
     """
     if value is None:
         return None
@@ -38,15 +41,23 @@ def normalise(value: Value) -> Value:
         return {key: normalise(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [normalise(item) for item in value]
-    array = np.asarray(value)
+    array = value.array() if isinstance(value, Buffer) else np.asarray(value)
     if array.dtype.kind in "USO":
         flat = np.empty(array.size, dtype=object)
-        flat[:] = [_text(item) for item in array.reshape(-1)]
+        flat[:] = [text_of(item) for item in array.reshape(-1)]
         return flat.reshape(array.shape)
     return array
 
 
-def _text(item: Any) -> str:
+def to_buffers(value: Value) -> Value:
+    """A value as runners take it: numbers in types numpy lacks become :class:`Buffer`, all else stays as it is."""
+    if isinstance(value, np.ndarray):
+        return Buffer.of(value) if is_foreign(value.dtype) else value
+    return [to_buffers(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def text_of(item: Any) -> str:
+    """One text as str; bytes that are not UTF-8 survive as surrogates."""
     return item.decode("utf-8", "surrogateescape") if isinstance(item, bytes) else str(item)
 
 
@@ -68,75 +79,12 @@ def kind_of(value: Value) -> str:
     return "float" if "float" in dtype.name else "int"
 
 
-def is_foreign(dtype: np.dtype[Any]) -> bool:
-    """Whether a dtype is one that numpy itself lacks and ml_dtypes adds."""
-    return dtype.isbuiltin == 2  # numpy's word for registered by another package
-
-
 def dtype_name(value: Value) -> str:
     """The element type as people write it (``float32``, ``bfloat16``, ``int4``, ``string``), or the kind of value."""
     kind = kind_of(value)
     if kind == "text":
         return "string"
     return kind if kind in ("none", "map", "sequence") else np.asarray(value).dtype.name
-
-
-def numpy_dtype(element_type: int) -> np.dtype[Any]:
-    """The numpy (or ml_dtypes) dtype of an ONNX element type; object for strings.
-
-    Args:
-        element_type: A number of TensorProto.DataType.
-    """
-    kind = ir.DataType(element_type)
-    return np.dtype(object) if kind == ir.DataType.STRING else np.dtype(kind.numpy())
-
-
-def decode(raw: bytes | memoryview, element_type: int, shape: Sequence[int]) -> np.ndarray[Any, Any]:
-    """An array from the raw little-endian buffer of a tensor, with types below a byte unpacked.
-
-    Args:
-        raw: The buffer; elements below a byte are packed from the lowest bit on.
-        element_type: A number of TensorProto.DataType.
-        shape: The dimensions.
-    """
-    kind = ir.DataType(element_type)
-    dtype = numpy_dtype(element_type)
-    if kind.bitwidth >= 8:
-        # A dtype with a byte order is another object than the native one, even where both say the same.
-        return np.frombuffer(raw, dtype.newbyteorder("<")).reshape(shape).astype(dtype, copy=True)
-    size = int(np.prod(shape, dtype=np.int64))
-    bits = np.unpackbits(np.frombuffer(raw, np.uint8), bitorder="little")[: size * kind.bitwidth]
-    codes = np.packbits(bits.reshape(size, kind.bitwidth), axis=1, bitorder="little").reshape(shape)
-    if "float" in dtype.name:
-        return codes.view(dtype)
-    if dtype.name.startswith("int"):  # sign-extend: ml_dtypes keeps a small integer as a whole signed byte
-        sign = 1 << (kind.bitwidth - 1)
-        codes = ((codes ^ sign).astype(np.int8) - sign).astype(np.int8)
-    return codes.astype(dtype)
-
-
-def encode(array: np.ndarray[Any, Any], element_type: int) -> bytes:
-    """The raw little-endian buffer of a tensor, the inverse of :func:`decode`.
-
-    Args:
-        array: Elements of the dtype that belongs to ``element_type``.
-        element_type: A number of TensorProto.DataType, not STRING.
-    """
-    return ir.Tensor(np.ascontiguousarray(array), dtype=ir.DataType(element_type)).tobytes()
-
-
-def element_type_of(array: np.ndarray[Any, Any]) -> int:
-    """The number in TensorProto.DataType of an array's elements.
-
-    Raises:
-        BadOptionError: ONNX has no such type.
-    """
-    if kind_of(array) == "text":
-        return ir.DataType.STRING.value
-    try:
-        return ir.DataType.from_numpy(array.dtype).value
-    except TypeError:
-        raise BadOptionError(f"ONNX has no element type for numpy's {array.dtype}") from None
 
 
 def nbytes(value: Value) -> int:
@@ -147,7 +95,7 @@ def nbytes(value: Value) -> int:
         return sum(nbytes(item) for item in value.values())
     if isinstance(value, (list, tuple)):
         return sum(nbytes(item) for item in value)
-    array = np.asarray(value)
+    array = value.data if isinstance(value, Buffer) else np.asarray(value)
     return sum(len(str(item)) for item in array.reshape(-1)) if array.dtype == object else int(array.nbytes)
 
 

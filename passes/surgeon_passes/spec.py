@@ -15,10 +15,12 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from surgeon_passes.contract import Pass
 from surgeon_passes.errors import BadOptionError
+
+if TYPE_CHECKING:  # the grammar serves runners too, in environments that have no onnx_ir
+    from surgeon_passes.contract import Pass
 
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)(i?)[bB]?\s*$")
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}

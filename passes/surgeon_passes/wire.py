@@ -78,8 +78,17 @@ def encode_varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
-    """Yield (field number, wire type, start of field, start of content, end of field) of one message."""
+def fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield (field number, wire type, start of field, start of content, end of field) of one message.
+
+    Args:
+        data: The serialised message, or more.
+        start: Where the message begins.
+        end: Where it ends.
+
+    Raises:
+        BadModelError: The bytes are truncated or not a protobuf message.
+    """
     at = start
     while at < end:
         field_start = at
@@ -130,7 +139,7 @@ class _Cutter:
         out = bytearray()
         tail = b""
         kept_from = start
-        for number, wire, field_start, content, field_end in _fields(self.data, start, end):
+        for number, wire, field_start, content, field_end in fields(self.data, start, end):
             if wire != _LENGTH_DELIMITED or field_end - content < self.threshold:
                 continue
             if kind == "tensor":
@@ -172,11 +181,11 @@ def _splice_tensor(data: memoryview, start: int, end: int) -> tuple[list[bytes |
     """A tensor with its mark replaced by a raw_data field."""
     kept = bytearray()
     index = length = -1
-    for number, _wire, field_start, content, field_end in _fields(data, start, end):
+    for number, _wire, field_start, content, field_end in fields(data, start, end):
         if number == _DATA_LOCATION:
             continue
         if number == _EXTERNAL_DATA:
-            entry = {n: bytes(data[c:e]) for n, _, _, c, e in _fields(data, content, field_end)}
+            entry = {n: bytes(data[c:e]) for n, _, _, c, e in fields(data, content, field_end)}
             if entry.get(1) == b"offset":
                 index = int(entry[2])
             elif entry.get(1) == b"length":
@@ -192,7 +201,7 @@ def _splice(data: bytes, view: memoryview, kind: str, start: int, end: int) -> t
     parts: list[bytes | Payload] = []
     total = 0
     kept_from = start
-    for number, wire, field_start, content, field_end in _fields(view, start, end):
+    for number, wire, field_start, content, field_end in fields(view, start, end):
         child = _CHILDREN[kind].get(number) if wire == _LENGTH_DELIMITED else None
         if child is None or data.find(mark, content, field_end) < 0:
             continue

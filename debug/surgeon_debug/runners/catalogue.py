@@ -13,7 +13,6 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
-import re
 import sys
 import types
 import typing
@@ -21,14 +20,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from surgeon_debug.runners.contract import Engine, words_of
+from surgeon_debug.cell import Cell
+from surgeon_debug.runners.contract import Engine, Runner, words_of
+from surgeon_debug.runners.runner_text import RunnerText, checked_cap, checked_timeout, parse_runner
 from surgeon_passes.errors import BadOptionError, EngineError, SurgeonError
-from surgeon_passes.spec import convert, split_spec, unquote
+from surgeon_passes.spec import convert, unquote
 
 GROUP = "surgeon.runners"
 """The entry point group of runners."""
-
-_IN_FILE = re.compile(r"^(?P<path>.+\.py)(?::(?P<name>[A-Za-z_]\w*))?(?P<options>:.*)?$", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +39,7 @@ class BuiltIn:
     class_name: str
     """Its class."""
     package: str
-    """The Python package it needs."""
+    """The Python package it needs; empty if none."""
     extra: str
     """The extra of this distribution that installs the package; empty if it always comes along."""
 
@@ -50,35 +49,56 @@ BUILT_IN: Mapping[str, BuiltIn] = types.MappingProxyType(
         "onnxruntime": BuiltIn("surgeon_debug.runners.onnxruntime", "OnnxRuntime", "onnxruntime", ""),
         "openvino": BuiltIn("surgeon_debug.runners.openvino", "OpenVino", "openvino", "openvino"),
         "reference": BuiltIn("surgeon_debug.runners.reference", "Reference", "onnx", ""),
+        "command": BuiltIn("surgeon_debug.runners.command", "Command", "", ""),
     }
 )
 
 
-def make_engine(text: str) -> Engine:
+def make_engine(
+    text: str, *, isolated: bool = False, timeout: float | None = None, memory_cap: int | None = None
+) -> Engine:
     """Make a runner from its text, guarded.
 
+    A process of its own starts in the background: what is wrong with the runner or its options is then said by
+    :meth:`Engine.ready`, or by the first use.
+
     Args:
-        text: ``NAME[:KEY=VALUE,...]`` or ``path/to/file.py:CLASS[:KEY=VALUE,...]``.
+        text: ``NAME[:KEY=VALUE,...]`` or ``path/to/file.py:CLASS[:KEY=VALUE,...]``; see
+            :func:`surgeon_debug.runners.runner_text.parse_runner` for the keys that every runner takes.
+        isolated: Run it in a process of its own. It does anyway if ``python``, ``timeout`` or ``memory_cap`` is asked
+            for, here or in the text.
+        timeout: Seconds for one prepare or one run, unless the text says; None for as long as it takes.
+        memory_cap: Bytes of memory for the process, unless the text says; None for no limit.
 
     Raises:
         BadOptionError: There is no such runner, class or option, or a value does not fit.
         EngineError: The runner's package is not installed, or the runner refuses to start.
     """
-    in_file = _IN_FILE.match(text)
-    if in_file:
-        runner_type = _from_file(Path(in_file["path"]), in_file["name"], text)
-        name, options = in_file["name"], split_spec(f"x{in_file['options'] or ''}")[1]
-    else:
-        name, options = split_spec(text)
-        runner_type = _by_name(name)
-    arguments = arguments_of(runner_type, name, options)
+    runner, confines = parse_runner(text)
+    if timeout is not None and confines.timeout is None:
+        confines = dataclasses.replace(confines, timeout=checked_timeout(timeout))
+    if memory_cap is not None and confines.memory_cap is None:
+        confines = dataclasses.replace(confines, memory_cap=checked_cap(memory_cap))
+    if isolated or confines.asked:
+        return Engine(text, Cell(runner, confines))
+    return Engine(text, make_runner(runner))
+
+
+def make_runner(text: RunnerText) -> Runner:
+    """Make a runner in this process.
+
+    Raises:
+        BadOptionError: There is no such runner, class or option, or a value does not fit.
+        EngineError: The runner's package is not installed, or the runner refuses to start.
+    """
+    runner_type = _from_file(Path(text.file), text.name, text.text) if text.file else _by_name(text.name)
+    arguments = arguments_of(runner_type, text.name, text.options)
     try:
-        runner = runner_type(**arguments)
+        return typing.cast("Runner", runner_type(**arguments))
     except SurgeonError:
         raise
     except Exception as error:
-        raise EngineError(f"runner {name} cannot start: {words_of(error)}") from error
-    return Engine(text, runner)
+        raise EngineError(f"runner {text.name} cannot start: {words_of(error)}") from error
 
 
 def names() -> list[str]:
@@ -108,7 +128,7 @@ def _by_name(name: str) -> type[Any]:
 
 def _built_in(name: str) -> type[Any]:
     entry = BUILT_IN[name]
-    if importlib.util.find_spec(entry.package) is None:
+    if entry.package and importlib.util.find_spec(entry.package) is None:
         target = f'"onnx-surgeon[{entry.extra}]"' if entry.extra else entry.package
         raise EngineError(
             f"runner {name} needs the package {entry.package}, which is not installed", hint=f"run pip install {target}"
@@ -116,8 +136,8 @@ def _built_in(name: str) -> type[Any]:
     return typing.cast("type[Any]", getattr(importlib.import_module(entry.module), entry.class_name))
 
 
-def _from_file(path: Path, class_name: str | None, text: str) -> type[Any]:
-    if class_name is None:
+def _from_file(path: Path, class_name: str, text: str) -> type[Any]:
+    if not class_name:
         raise BadOptionError(f"'{text}' names no class", hint=f"write {path}:CLASS")
     if not path.is_file():
         raise BadOptionError("there is no such file", where=str(path), hint="give the path of a Python file")

@@ -1,21 +1,28 @@
 """What a runner is, and the guard that stands around every one of them.
 
 A runner is any class that follows :class:`Runner`; ours and a user's are held to the same terms. :class:`Engine` is
-how the rest of this package sees one: whatever the runner does wrong comes out as one EngineError sentence that names
+how the rest of this package sees one: whatever the runner does wrong comes out as one EngineFailure sentence that names
 the runner, the model and the engine's own words.
+
+Runners may live in another Python environment, with numpy and their engine and nothing else; so nothing here needs
+more than numpy.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+import shutil
+import tempfile
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
-from surgeon_debug.values import Feeds, Value, normalise
+from surgeon_debug.endings import EngineFailure
+from surgeon_debug.runners.exposure import exposed
+from surgeon_debug.values import Feeds, Value, normalise, to_buffers
 from surgeon_passes.errors import EngineError, SurgeonError
 
 _log = logging.getLogger(__name__)
@@ -39,17 +46,20 @@ _NOISE = (
 class Runner(Protocol):
     """What an engine must offer; options arrive as keyword arguments of ``__init__``, typed by their annotations.
 
-    Two more things are looked for and may be absent: a method ``close()``, called when the runner is not needed any
-    more, and an attribute ``precision``, the name of the coarsest floating-point type the engine computes in if that
-    is coarser than what the model says (``float16``, ``bfloat16``).
+    Three more things are looked for and may be absent: a method ``close()``, called when the runner is not needed any
+    more; an attribute ``precision``, the name of the coarsest floating-point type the engine computes in if that
+    is coarser than what the model says (``float16``, ``bfloat16``, ``tf32``); and an attribute ``observes``, true if
+    the runner shows tensors inside the model by means of its own. Without it those that are wanted have been made
+    outputs of the model that it is given.
     """
 
     def prepare(self, model_path: Path, outputs: Sequence[str]) -> None:
         """Compile a model; called again for another model or other outputs, it replaces what was prepared before.
 
         Args:
-            model_path: An ONNX file in binary form; external weights are in its folder.
-            outputs: Every tensor wanted, graph outputs and tensors inside the main graph, by name.
+            model_path: An ONNX file in binary form; external weights are in its folder, some perhaps as links.
+            outputs: Every tensor wanted, graph outputs and, if the runner ``observes``, tensors inside the main graph,
+                by name. A name that the model does not have is left out of the results.
         """
         ...
 
@@ -57,11 +67,12 @@ class Runner(Protocol):
         """Run the prepared model once.
 
         Args:
-            feeds: A value for every graph input, by name; numbers in types numpy lacks are arrays of ml_dtypes.
+            feeds: A value for every graph input, by name, not to be written to; numbers in types numpy lacks are
+                :class:`surgeon_debug.element_types.Buffer`, which ``np.asarray`` turns into arrays of ml_dtypes.
 
         Returns:
-            The wanted tensors by their names in the model. A tensor that the engine cannot show is left out; it is
-            reported as missing, and never replaced by another.
+            The wanted tensors by their names in the model, in types numpy lacks as arrays of ml_dtypes or as Buffers.
+            A tensor that the engine cannot show is left out; it is reported as missing, and never replaced by another.
         """
         ...
 
@@ -72,13 +83,16 @@ class Engine:
     Args:
         label: How messages and results call it: the text that the runner was made from.
         runner: The runner.
+        scratch: A folder, there or not, for copies of models; None for a temporary one that goes with the engine.
     """
 
-    def __init__(self, label: str, runner: Runner) -> None:
+    def __init__(self, label: str, runner: Runner, *, scratch: Path | None = None) -> None:
         self.label = label
         self.runner = runner
         self._model = ""
         self._wanted: frozenset[str] = frozenset()
+        self._scratch = scratch
+        self._copies: Path | None = None
 
     @property
     def precision(self) -> str | None:
@@ -86,20 +100,67 @@ class Engine:
         precision = getattr(self.runner, "precision", None)
         return precision if isinstance(precision, str) else None
 
-    def prepare(self, model_path: Path, outputs: Iterable[str]) -> None:
-        """Compile a model; see :meth:`Runner.prepare`.
+    def ready(self) -> None:
+        """Wait until the engine is there; one in a process of its own starts in the background.
 
         Raises:
-            EngineError: The engine refused it.
+            BadOptionError: The runner does not exist or does not have such an option.
+            EngineError: It cannot start.
+        """
+        ready = getattr(self.runner, "ready", None)
+        if ready is not None:
+            ready()
+
+    def prepare(self, model_path: Path, outputs: Iterable[str]) -> None:
+        """Compile a model; see :meth:`Runner.prepare`. After any failure the engine can be prepared again.
+
+        Args:
+            model_path: An ONNX file in binary form.
+            outputs: Every tensor wanted, graph outputs and tensors inside the main graph, by name.
+
+        Raises:
+            EngineFailure: The engine refused it, or its process crashed, left, hung or ran out of memory.
         """
         wanted = list(dict.fromkeys(outputs))
         self._model, self._wanted = model_path.name, frozenset(wanted)
         try:
-            self.runner.prepare(model_path, wanted)
-        except SurgeonError:
-            raise
-        except Exception as error:
-            raise EngineError(f"{self.label} cannot prepare {self._model}: {words_of(error)}") from error
+            path = model_path if getattr(self.runner, "observes", False) else self._exposed(model_path, wanted)
+            self.runner.prepare(path, wanted)
+        except Exception as error:  # noqa: BLE001  (a runner may raise anything)
+            self._refuse(f"cannot prepare {self._model}", error)
+
+    def _exposed(self, model_path: Path, wanted: Sequence[str]) -> Path:
+        self._forget_copies()
+        self._copies = Path(tempfile.mkdtemp(prefix="surgeon-")) if self._scratch is None else self._scratch
+        return exposed(model_path, wanted, self._copies)
+
+    def _forget_copies(self) -> None:
+        if self._copies is not None:
+            shutil.rmtree(self._copies, ignore_errors=True)
+            self._copies = None
+
+    def fetch(self, feeds: Feeds) -> dict[str, Value]:
+        """Run the prepared model; see :meth:`Runner.run`.
+
+        Returns:
+            The wanted tensors that the engine delivered, as it returned them.
+
+        Raises:
+            EngineFailure: As for :meth:`prepare`, or it returned something that is not a mapping of names to values.
+        """
+        try:
+            values = self.runner.run({name: to_buffers(value) for name, value in feeds.items()})
+        except Exception as error:  # noqa: BLE001  (a runner may raise anything)
+            self._refuse(f"failed while running {self._model}", error)
+        if not isinstance(values, Mapping):
+            raise EngineFailure(
+                f"{self.label} returned {type(values).__name__} from run",
+                hint="return a dict of tensor names and arrays",
+            )
+        strangers = sorted(str(name) for name in values if name not in self._wanted)
+        if strangers:
+            _log.info("%s returned tensors nobody asked for: %s", self.label, ", ".join(strangers[:5]))
+        return {name: value for name, value in values.items() if name in self._wanted}
 
     def run(self, feeds: Feeds) -> dict[str, Value]:
         """Run the prepared model; see :meth:`Runner.run`.
@@ -108,26 +169,24 @@ class Engine:
             Normalised values of the wanted tensors that the engine delivered.
 
         Raises:
-            EngineError: The engine failed, or returned something that is not a mapping of names to values.
+            EngineFailure: As for :meth:`fetch`, or a value is none that a model can have.
         """
+        values = self.fetch(feeds)
         try:
-            values = self.runner.run(feeds)
-        except SurgeonError:
-            raise
-        except Exception as error:
-            raise EngineError(f"{self.label} failed while running {self._model}: {words_of(error)}") from error
-        if not isinstance(values, Mapping):
-            raise EngineError(
-                f"{self.label} returned {type(values).__name__} from run",
-                hint="return a dict of tensor names and arrays",
-            )
-        strangers = sorted(str(name) for name in values if name not in self._wanted)
-        if strangers:
-            _log.info("%s returned tensors nobody asked for: %s", self.label, ", ".join(strangers[:5]))
-        return {name: normalise(value) for name, value in values.items() if name in self._wanted}
+            return {name: normalise(values.pop(name)) for name in list(values)}
+        except Exception as error:  # noqa: BLE001  (whatever a runner returned is asked to become an array)
+            self._refuse(f"returned something that is no value from {self._model}", error)
+
+    def _refuse(self, did: str, error: Exception) -> NoReturn:
+        if isinstance(error, EngineError) and not isinstance(error, EngineFailure):
+            raise EngineFailure(error.what, where=error.where, hint=error.hint) from error
+        if isinstance(error, SurgeonError):
+            raise error
+        raise EngineFailure(f"{self.label} {did}: {words_of(error)}") from error
 
     def close(self) -> None:
         """Let the runner release what it holds; what goes wrong on the way is logged, not raised."""
+        self._forget_copies()
         close = getattr(self.runner, "close", None)
         if close is None:
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from surgeon_debug.runners.exposure import InterfaceMemory, tail_of, with_tail
-from surgeon_debug.values import Feeds, Value, decode, element_type_of, encode, is_foreign
+from surgeon_debug.element_types import Buffer, ElementType, packed_size, type_of_name, type_of_number
+from surgeon_debug.runners.exposure import InterfaceMemory, linked_folder, tail_of, with_tail
+from surgeon_debug.values import Feeds, Value
 from surgeon_passes.errors import BadOptionError, EngineError
+from surgeon_passes.spec import convert
 
 _LEVELS = {
     "none": "ORT_DISABLE_ALL",
@@ -23,9 +25,8 @@ _LEVELS = {
 }
 _IR_LIMIT = re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)")
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
-_NATIVE = re.compile(
-    r"^tensor\((float|double|float16|u?int(8|16|32|64)|bool|string|complex64|complex128)\)$"
-)  # element types that onnxruntime's own Python can turn into numpy
+_TENSOR = re.compile(r"^tensor\((\w+)\)$")
+_ON = ("1", "true", "True")
 
 
 class OnnxRuntime:
@@ -38,11 +39,16 @@ class OnnxRuntime:
         threads: Threads inside an operator; 0 lets onnxruntime choose.
         deterministic: Ask for kernels that give the same result on every run.
         config: Session configuration entries by key, as in ``config.session.disable_prepacking=1``.
+        option: Attributes of ``SessionOptions`` by name, as in ``option.enable_cpu_mem_arena=false``.
+        provider: Options of the first provider by key, as in ``provider.use_tf32=0``; those of another one carry its
+            name, as in ``providers=tensorrt;cuda,provider.cuda.device_id=1``.
 
     Raises:
         BadOptionError: An option has no such value.
         EngineError: A provider is not available here.
     """
+
+    observes = True
 
     def __init__(
         self,
@@ -51,6 +57,8 @@ class OnnxRuntime:
         threads: int = 0,
         deterministic: bool = False,
         config: Mapping[str, str] | None = None,
+        option: Mapping[str, str] | None = None,
+        provider: Mapping[str, str] | None = None,
     ) -> None:
         if optimize not in _LEVELS:
             raise BadOptionError(
@@ -63,43 +71,75 @@ class OnnxRuntime:
         self._threads = threads
         self._deterministic = deterministic
         self._config = dict(config or {})
+        self._options = dict(option or {})
+        self._provider_options = _by_provider(self._providers, provider or {})
         self._interfaces = InterfaceMemory()
         self._session: Any = None
-        self._wanted: list[str] = []
+        self._given: frozenset[str] = frozenset()
+        self._kinds: dict[str, ElementType | None] = {}
+        self._session_options()  # says now what is wrong with them
+
+    @property
+    def precision(self) -> str | None:
+        """The coarsest type it computes in: NVIDIA's tensor cores round float32 to tf32 unless they are told not to."""
+        known = {"CUDAExecutionProvider": _cuda_precision, "TensorrtExecutionProvider": _tensorrt_precision}
+        said = zip(self._providers, self._provider_options, strict=True)
+        found = [known[name](options) for name, options in said if name in known]
+        return next((word for word in ("bfloat16", "float16", "tf32") if word in found), None)
 
     def prepare(self, model_path: Path, outputs: Sequence[str]) -> None:
         """Make a session in which all of ``outputs`` that the main graph has can be fetched."""
         self.close()
         interface = self._interfaces.of(model_path)
         hidden = interface.hidden(outputs)
+        folder = linked_folder(model_path, interface)
+        tail = tail_of(hidden) if hidden else b""
         try:
-            self._session = self._make(model_path, tail_of(hidden) if hidden else b"")
+            self._session = self._make(model_path, tail, folder)
         except Exception as error:
             limit = _IR_LIMIT.search(str(error))
             if limit is None:
                 raise
             # Types and operators are checked on their own; only the number stands in the way.
-            self._session = self._make(model_path, tail_of(hidden, ir_version=int(limit[2])))
+            self._session = self._make(model_path, tail_of(hidden, ir_version=int(limit[2])), folder)
         self._check_providers()
+        session = self._session
+        self._given = frozenset(i.name for i in (*session.get_inputs(), *session.get_overridable_initializers()))
+        found = {item.name: _TENSOR.match(item.type) for item in session.get_outputs()}
         available = {*hidden, *interface.outputs}
-        self._wanted = [name for name in dict.fromkeys(outputs) if name in available]
+        wanted = [name for name in dict.fromkeys(outputs) if name in available]
+        self._kinds = {name: type_of_name(match[1]) if (match := found[name]) else None for name in wanted}
 
-    def _make(self, model_path: Path, tail: bytes) -> Any:
+    def _make(self, model_path: Path, tail: bytes, folder: Path | None) -> Any:
+        import onnxruntime as ort
+
+        options = self._session_options()
+        source: Any = str(model_path)
+        if tail or folder:
+            # A model given as bytes has no folder of its own to look for its external weights in. That is also the way
+            # to weights behind symbolic links, which onnxruntime does not follow out of a model's folder.
+            options.add_session_config_entry(_WEIGHTS_FOLDER, str(folder or model_path.resolve().parent))
+            source = with_tail(model_path, tail)
+        for key, value in self._config.items():
+            options.add_session_config_entry(key, value)
+        return ort.InferenceSession(source, options, list(self._providers), [dict(o) for o in self._provider_options])
+
+    def _session_options(self) -> Any:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
         options.log_severity_level = 4  # what it has to say is in the error
         options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[self._optimize])
         options.intra_op_num_threads = self._threads
-        options.use_deterministic_compute = self._deterministic
-        source: Any = str(model_path)
-        if tail:
-            # A model given as bytes has no folder of its own to look for its external weights in.
-            options.add_session_config_entry(_WEIGHTS_FOLDER, str(model_path.resolve().parent))
-            source = with_tail(model_path, tail)
-        for key, value in self._config.items():
-            options.add_session_config_entry(key, value)
-        return ort.InferenceSession(source, options, providers=self._providers)
+        if self._deterministic or hasattr(options, "use_deterministic_compute"):
+            options.use_deterministic_compute = self._deterministic
+        for name, text in self._options.items():
+            now = getattr(options, name, None)
+            if now is None or callable(now):
+                known = [n for n in dir(options) if not n.startswith("_") and not callable(getattr(options, n))]
+                raise BadOptionError(f"onnxruntime's SessionOptions has no '{name}'", hint=f"it has {', '.join(known)}")
+            setattr(options, name, _typed(text, now, f"onnxruntime:option.{name}"))
+        return options
 
     def _check_providers(self) -> None:
         active = self._session.get_providers()
@@ -112,48 +152,38 @@ class OnnxRuntime:
             )
 
     def run(self, feeds: Feeds) -> dict[str, Value]:
-        """Run once; numbers in types numpy lacks come back as arrays of ml_dtypes."""
+        """Run once; numbers in types numpy lacks come back as Buffers."""
         if self._session is None:
             raise EngineError("onnxruntime was asked to run before a model was prepared")
-        given = {item.name for item in self._session.get_inputs() + self._session.get_overridable_initializers()}
-        kinds = {item.name: item.type for item in self._session.get_outputs()}
-        sent = {name: _outgoing(value) for name, value in feeds.items() if name in given}
-        tensors = {name for name in self._wanted if kinds[name].startswith("tensor(")}
-        foreign = [name for name in self._wanted if name in tensors and not _NATIVE.match(kinds[name])]
-        apart = set(foreign)
-        native = [name for name in self._wanted if name not in apart]
-        result: dict[str, Value] = {}
-        if foreign:
-            # One run serves both kinds, unless something among them is no tensor, which only the plain call returns.
-            together = tensors.issuperset(native)
-            result.update(self._fetch_buffers(foreign + native if together else foreign, sent))
-            native = [] if together else native
-        if native:
-            result.update(zip(native, self._session.run(native, sent), strict=True))
-        return {name: result[name] for name in self._wanted}
+        sent = {name: _outgoing(value) for name, value in feeds.items() if name in self._given}
+        plain = [name for name, value in sent.items() if not _is_numbers(value)]
+        apart = [name for name, kind in self._kinds.items() if kind is None or kind.onnx_name == "string"]
+        foreign = [name for name, kind in self._kinds.items() if kind is not None and kind.foreign]
+        # What is text or no tensor only the plain call can handle; types that numpy lacks only the other one.
+        if not foreign and (plain or apart):
+            return dict(zip(self._kinds, self._session.run(list(self._kinds), sent), strict=True))
+        if plain:
+            raise EngineError(
+                f"onnxruntime's Python cannot fetch '{foreign[0]}', whose type numpy lacks, while input '{plain[0]}' "
+                "is text or no tensor"
+            )
+        found = self._fetch([name for name in self._kinds if name not in set(apart)], sent)
+        if apart:
+            found.update(zip(apart, self._session.run(apart, sent), strict=True))
+        return {name: found[name] for name in self._kinds}
 
-    def _fetch_buffers(self, names: list[str], sent: Mapping[str, Any]) -> dict[str, Value]:
+    def _fetch(self, names: list[str], sent: Mapping[str, Any]) -> dict[str, Value]:
         import onnxruntime as ort
 
-        values = {}
-        for name, value in sent.items():
-            if not isinstance(value, ort.OrtValue):
-                if not isinstance(value, np.ndarray) or value.dtype == object:
-                    raise EngineError(
-                        f"onnxruntime's Python cannot fetch {names[0]}, whose type numpy lacks, while input '{name}' "
-                        "is text or no tensor"
-                    )
-                value = ort.OrtValue.ortvalue_from_numpy(value)
-            values[name] = value
+        make = ort.OrtValue.ortvalue_from_numpy
+        values = {name: make(value) if isinstance(value, np.ndarray) else value for name, value in sent.items()}
         fetched = self._session.run_with_ort_values(names, values)
-        result = {}
-        for name in names:
-            result[name] = _incoming(fetched.pop(0))  # each buffer is freed once it is copied
-        return result
+        return {name: _incoming(value, self._kinds[name]) for name, value in zip(names, fetched, strict=True)}
 
     def close(self) -> None:
         """Drop the session and its memory."""
         self._session = None
+        self._kinds = {}
 
 
 def _resolve(text: str) -> list[str]:
@@ -161,7 +191,7 @@ def _resolve(text: str) -> list[str]:
     import onnxruntime as ort
 
     available = ort.get_available_providers()
-    known = {name.removesuffix("ExecutionProvider").lower(): name for name in ort.get_all_providers()}
+    known = {_short(name): name for name in ort.get_all_providers()}
     chosen = []
     for word in filter(None, (part.strip() for part in text.split(";"))):
         name = known.get(word.removesuffix("ExecutionProvider").lower())
@@ -170,35 +200,96 @@ def _resolve(text: str) -> list[str]:
                 f"onnxruntime has no execution provider '{word}'", hint=f"use one of {', '.join(sorted(known))}"
             )
         if name not in available:
-            short = ", ".join(n.removesuffix("ExecutionProvider").lower() for n in available)
+            short = ", ".join(_short(n) for n in available)
             raise EngineError(f"this build of onnxruntime does not contain {name}", hint=f"it has {short}")
         chosen.append(name)
     return chosen or ["CPUExecutionProvider"]
 
 
+def _by_provider(providers: Sequence[str], given: Mapping[str, str]) -> list[dict[str, str]]:
+    """The options of each provider, in their order."""
+    shorts = [_short(name) for name in providers]
+    found: list[dict[str, str]] = [{} for _ in providers]
+    for key, value in given.items():
+        owner, dot, inner = key.partition(".")
+        if dot and owner in shorts:
+            found[shorts.index(owner)][inner] = value
+        else:
+            found[0][key] = value
+    return found
+
+
+def _short(provider: str) -> str:
+    return provider.removesuffix("ExecutionProvider").lower()
+
+
+def _cuda_precision(options: Mapping[str, str]) -> str | None:
+    # The library's own switch comes before onnxruntime's.
+    off = options.get("use_tf32", "1") not in _ON or os.environ.get("NVIDIA_TF32_OVERRIDE") == "0"
+    return None if off else "tf32"
+
+
+def _tensorrt_precision(options: Mapping[str, str]) -> str | None:
+    for key, word in (("trt_bf16_enable", "bfloat16"), ("trt_fp16_enable", "float16")):
+        if options.get(key) in _ON:
+            return word
+    return None if os.environ.get("NVIDIA_TF32_OVERRIDE") == "0" else "tf32"
+
+
+def _typed(text: str, now: Any, what: str) -> Any:
+    """A value of the type that an attribute has now."""
+    members = getattr(type(now), "__members__", None)
+    if members is None:
+        return convert(text, type(now), what)
+    if text not in members:
+        raise BadOptionError(f"{what} cannot be '{text}'", hint=f"use one of {', '.join(members)}")
+    return members[text]
+
+
+def _is_numbers(value: Any) -> bool:
+    return value.dtype.kind not in "USO" if isinstance(value, np.ndarray) else hasattr(value, "data_ptr")
+
+
 def _outgoing(value: Value) -> Any:
-    """A value as onnxruntime takes it; types numpy lacks go as a raw buffer with their ONNX type."""
-    if not isinstance(value, np.ndarray) or not is_foreign(value.dtype):
-        return np.ascontiguousarray(value) if isinstance(value, np.ndarray) and value.ndim else value
+    """A value as onnxruntime takes it; types numpy lacks go as raw bytes with their ONNX type."""
+    if isinstance(value, np.ndarray):
+        return np.ascontiguousarray(value) if value.ndim else value  # numpy makes a vector of a contiguous scalar
+    if not isinstance(value, Buffer):
+        return value
     import onnxruntime as ort
 
-    element_type = element_type_of(value)
-    packed = np.frombuffer(encode(value, element_type), np.uint8)
-    if value.dtype.itemsize > 1:
-        buffer = packed.view(f"u{value.dtype.itemsize}").reshape(value.shape)
+    kind = type_of_number(value.element_type)
+    if kind.bits > 8:
+        raw = value.data.view(f"u{kind.bits // 8}").reshape(value.shape)
+    elif value.data.size == np.prod(value.shape):
+        raw = value.data.reshape(value.shape)
     else:
         # onnxruntime takes the shape from the buffer, one byte an element; packed types fill only its beginning.
-        buffer = np.zeros(value.shape, np.uint8)
-        buffer.reshape(-1)[: packed.size] = packed
-    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(buffer, element_type)
+        raw = np.zeros(value.shape, np.uint8)
+        raw.reshape(-1)[: value.data.size] = value.data
+    make = getattr(ort.OrtValue, "ortvalue_from_numpy_with_onnx_type", None)
+    if make is None:
+        raise EngineError(
+            f"onnxruntime {ort.__version__} cannot be given a tensor of type {kind.dtype_name} from Python"
+        )
+    return make(raw, kind.number)
 
 
-def _incoming(value: Any) -> Value:
-    """The content of an OrtValue that holds a tensor."""
-    if _NATIVE.match(value.data_type()):
+class _Memory:
+    """Memory of an OrtValue as numpy reads it; it lives as long as the array does."""
+
+    def __init__(self, owner: Any, address: int, size: int) -> None:
+        self.owner = owner
+        self.__array_interface__ = {"data": (address, False), "shape": (size,), "typestr": "|u1", "version": 3}
+
+
+def _incoming(value: Any, kind: ElementType | None) -> Value:
+    """The content of an OrtValue that holds a tensor of numbers."""
+    if kind is None or not kind.foreign:
         return value.numpy()
     if value.device_name() != "cpu":
-        raise EngineError(f"onnxruntime left a {value.data_type()} on {value.device_name()}, where it cannot be read")
-    size = value.tensor_size_in_bytes()
-    raw = ctypes.string_at(value.data_ptr(), size) if size else b""
-    return decode(raw, value.element_type(), value.shape())
+        raise EngineError(f"onnxruntime left a {kind.dtype_name} on {value.device_name()}, where it cannot be read")
+    shape = tuple(value.shape())
+    size = packed_size(kind.number, shape)
+    data = np.asarray(_Memory(value, value.data_ptr(), size)) if size else np.empty(0, np.uint8)
+    return Buffer(kind.number, shape, data)

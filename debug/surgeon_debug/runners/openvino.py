@@ -7,34 +7,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
-from surgeon_debug.values import Feeds, Value, decode, element_type_of, encode, is_foreign
+from surgeon_debug.element_types import Buffer, numpy_dtype, type_of_name, type_of_number
+from surgeon_debug.values import Feeds, Value
 from surgeon_passes.errors import BadOptionError, EngineError
 
 _PRECISIONS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 _HINT = "INFERENCE_PRECISION_HINT"
-_ELEMENT_TYPES = {
-    "f16": ir.DataType.FLOAT16,
-    "f32": ir.DataType.FLOAT,
-    "f64": ir.DataType.DOUBLE,
-    "bf16": ir.DataType.BFLOAT16,
-    "boolean": ir.DataType.BOOL,
-    "i4": ir.DataType.INT4,
-    "i8": ir.DataType.INT8,
-    "i16": ir.DataType.INT16,
-    "i32": ir.DataType.INT32,
-    "i64": ir.DataType.INT64,
-    "u2": ir.DataType.UINT2,
-    "u4": ir.DataType.UINT4,
-    "u8": ir.DataType.UINT8,
-    "u16": ir.DataType.UINT16,
-    "u32": ir.DataType.UINT32,
-    "u64": ir.DataType.UINT64,
-    "f8e4m3": ir.DataType.FLOAT8E4M3FN,
-    "f8e5m2": ir.DataType.FLOAT8E5M2,
-    "f8e8m0": ir.DataType.FLOAT8E8M0,
-    "f4e2m1": ir.DataType.FLOAT4E2M1,
+_ONNX_NAMES = {
+    "f16": "float16",
+    "f32": "float",
+    "f64": "double",
+    "bf16": "bfloat16",
+    "boolean": "bool",
+    "i4": "int4",
+    "i8": "int8",
+    "i16": "int16",
+    "i32": "int32",
+    "i64": "int64",
+    "u2": "uint2",
+    "u4": "uint4",
+    "u8": "uint8",
+    "u16": "uint16",
+    "u32": "uint32",
+    "u64": "uint64",
+    "f8e4m3": "float8e4m3fn",
+    "f8e5m2": "float8e5m2",
+    "f8e8m0": "float8e8m0",
+    "f4e2m1": "float4e2m1",
 }
 
 
@@ -51,6 +51,8 @@ class OpenVino:
         BadOptionError: An option has no such value.
         EngineError: The device is not there.
     """
+
+    observes = True
 
     def __init__(self, device: str = "CPU", precision: str = "f32", config: Mapping[str, str] | None = None) -> None:
         if precision not in _PRECISIONS:
@@ -103,7 +105,7 @@ class OpenVino:
             )
 
     def run(self, feeds: Feeds) -> dict[str, Value]:
-        """Run once; numbers in types numpy lacks come back as arrays of ml_dtypes."""
+        """Run once."""
         if self._compiled is None:
             raise EngineError("openvino was asked to run before a model was prepared")
         request = self._compiled.create_infer_request()
@@ -113,7 +115,7 @@ class OpenVino:
                 request.set_tensor(port, _tensor_of(name, feeds[name]))
         request.infer()
         by_name = {name: port for port in self._compiled.outputs for name in port.get_names()}
-        return {name: _array_of(request.get_tensor(by_name[name])) for name in self._wanted if name in by_name}
+        return {name: _value_of(request.get_tensor(by_name[name])) for name in self._wanted if name in by_name}
 
     def close(self) -> None:
         """Drop the compiled model and its memory."""
@@ -123,26 +125,27 @@ class OpenVino:
 def _tensor_of(name: str, value: Value) -> Any:
     import openvino
 
-    if not isinstance(value, np.ndarray):
-        raise EngineError(f"openvino takes tensors only, and input '{name}' is a {type(value).__name__}")
-    if not is_foreign(value.dtype):
+    if isinstance(value, np.ndarray):
         # numpy makes a vector of a contiguous scalar.
         return openvino.Tensor(np.ascontiguousarray(value) if value.ndim else value, shared_memory=False)
-    element_type = element_type_of(value)
-    short = next((s for s, kind in _ELEMENT_TYPES.items() if kind.value == element_type), None)
+    if not isinstance(value, Buffer):
+        raise EngineError(f"openvino takes tensors only, and input '{name}' is a {type(value).__name__}")
+    kind = type_of_number(value.element_type)
+    short = next((short for short, onnx_name in _ONNX_NAMES.items() if onnx_name == kind.onnx_name), None)
     if short is None:
-        raise EngineError(f"openvino has no element type for input '{name}', which is {value.dtype}")
+        raise EngineError(f"openvino has no element type for input '{name}', which is {kind.dtype_name}")
     tensor = openvino.Tensor(getattr(openvino.Type, short), openvino.Shape(list(value.shape)))
-    raw = np.frombuffer(encode(value, element_type), np.uint8)
-    tensor.data.reshape(-1).view(np.uint8)[: raw.size] = raw
+    tensor.data.reshape(-1).view(np.uint8)[: value.data.size] = value.data
     return tensor
 
 
-def _array_of(tensor: Any) -> Value:
-    kind = tensor.get_element_type().to_string()
-    element_type = _ELEMENT_TYPES.get(kind)
-    if element_type is None:
-        raise EngineError(f"openvino delivered elements of type {kind}, which ONNX does not have")
-    if tensor.get_size() == 0:
-        return np.empty(list(tensor.get_shape()), element_type.numpy())
-    return decode(tensor.data.tobytes(), element_type.value, list(tensor.get_shape()))
+def _value_of(tensor: Any) -> Value:
+    short = tensor.get_element_type().to_string()
+    kind = type_of_name(_ONNX_NAMES.get(short, ""))
+    if kind is None:
+        raise EngineError(f"openvino delivered elements of type {short}, which ONNX does not have")
+    shape = tuple(tensor.get_shape())
+    # The memory is the request's, which is gone when this is looked at.
+    raw = tensor.data.tobytes() if tensor.get_size() else b""
+    data = np.frombuffer(bytearray(raw), np.uint8)
+    return Buffer(kind.number, shape, data) if kind.foreign else data.view(numpy_dtype(kind.number)).reshape(shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import tempfile
@@ -22,6 +23,8 @@ self_test (float[2,3] x) => (float[2,3] y)
 }
 """
 
+_PATIENCE = 120.0
+
 
 @dataclasses.dataclass(frozen=True)
 class RunnerStatus:
@@ -38,15 +41,24 @@ class RunnerStatus:
 
 
 def available_runners() -> list[RunnerStatus]:
-    """Try every runner that is known by name, in order of the names."""
-    return [_status(name) for name in names()]
+    """Try every runner that is known by name, in order of the names, each in a process of its own.
+
+    The runner ``command`` is not among them: it is whatever the command is.
+    """
+    with contextlib.ExitStack() as stack:
+        # All of them start before the first is waited for.
+        engines = {
+            name: stack.enter_context(make_engine(name, isolated=True, timeout=_PATIENCE))
+            for name in names()
+            if name != "command"
+        }
+        return [_status(name, engine) for name, engine in engines.items()]
 
 
-def _status(name: str) -> RunnerStatus:
+def _status(name: str, engine: Engine) -> RunnerStatus:
     version = _version(name)
     try:
-        with make_engine(name) as engine:
-            self_test(engine)
+        self_test(engine)
     except SurgeonError as error:
         return RunnerStatus(name, version, False, str(error))
     return RunnerStatus(name, version, True, "")
