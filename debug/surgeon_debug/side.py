@@ -161,6 +161,11 @@ class Widened:
         return self is other or not unequal_bits(self.chunk, other.chunk)
 
     @property
+    def unit(self) -> float:
+        """What the numbers of :attr:`values` are to be multiplied by; 1 almost always."""
+        return 2.0**self._exponent
+
+    @property
     def short(self) -> bool:
         """Whether these are integers so short that sums of their squares are exact."""
         return self.chunk.dtype.kind in "iu" and self.chunk.itemsize <= 2
