@@ -149,6 +149,8 @@ class Differential:
         last = _last_uses(self._segments)
         total = sum(len(segment.layers) for segment in self._segments)
         done = 0
+        if before is not None and not self._segments:
+            before()
         with concurrent.futures.ThreadPoolExecutor(1, "reference") as pool:
             for k, segment in enumerate(self._segments):
                 ahead = pool.submit(self._reference.chain, segment.reference)

@@ -49,7 +49,7 @@ class Unit:
         numbers = precision_of(self.precision)
         if numbers.low or self.quantised:
             return 0.0
-        return numbers.unit * max(1.0, math.sqrt(self.terms / 2.0))
+        return numbers.unit * max(1.0, math.sqrt(self.terms))
 
 
 def unit_of(target: Walker, name: str, values: SegmentValues, engine_precision: str | None) -> Unit:
@@ -187,4 +187,4 @@ def _floor(
 ) -> Floor:
     rounding = rounding_of(precision, unit.op, unit.terms, weighted=unit.weighted)
     rounding = math.hypot(rounding, unit.quantised)
-    return floor_of(reference, [draw[name] for draw in draws], precision, unit.op, rounding)
+    return floor_of(reference, [draw[name] for draw in draws], precision, unit.op, rounding, unit.terms)

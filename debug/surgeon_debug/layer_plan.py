@@ -1,4 +1,4 @@
-"""Which tensors inside a model are compared, in which order, in which batches, and how exact each may be expected."""
+"""Which tensors inside a model are compared, in which order, and how exact each may be expected."""
 
 from __future__ import annotations
 
@@ -137,25 +137,6 @@ def _nbytes(shapes: TrustedShapes, value: ir.Value, unknown: int) -> int:
     dtype = shapes.dtype(value) or value.dtype
     width = 4 if dtype is None or dtype == ir.DataType.STRING else max(1, dtype.bitwidth // 8)
     return math.prod(dims) * width
-
-
-def pack(layers: Sequence[Layer], budget: int) -> list[list[Layer]]:
-    """Cut a sequence of layers into batches.
-
-    Args:
-        layers: In the order to keep.
-        budget: Bytes that the tensors of one batch may take on both sides together; a larger tensor is a batch alone.
-    """
-    batches: list[list[Layer]] = []
-    room = 0
-    for layer in layers:
-        need = 2 * layer.nbytes
-        if not batches or need > room:
-            batches.append([])
-            room = budget
-        batches[-1].append(layer)
-        room -= need
-    return batches
 
 
 def random_nodes(model: ir.Model) -> list[str]:

@@ -35,11 +35,22 @@ RunnerLike = str | Engine | Runner
 DEFAULT_REFERENCE = "onnxruntime:optimize=none"
 """What a target is held against unless the caller says otherwise."""
 
-def as_engine(runner: RunnerLike) -> Engine:
-    """An engine from its text, or around a runner."""
+def as_engine(
+    runner: RunnerLike, *, isolated: bool = False, timeout: float | None = None, memory_cap: int | None = None
+) -> Engine:
+    """An engine from its text, or around a runner.
+
+    Args:
+        runner: The text of a runner, or a runner, which stays in this process.
+        isolated: Give an engine made from text a process of its own.
+        timeout: Seconds for one prepare or one run there.
+        memory_cap: Bytes of memory for that process.
+    """
     if isinstance(runner, Engine):
         return runner
-    return make_engine(runner) if isinstance(runner, str) else Engine(type(runner).__name__, runner)
+    if isinstance(runner, str):
+        return make_engine(runner, isolated=isolated, timeout=timeout, memory_cap=memory_cap)
+    return Engine(type(runner).__name__, runner)
 
 
 def compare_models(
@@ -54,6 +65,8 @@ def compare_models(
     dims: Mapping[str, int] | None = None,
     layers: bool | LayerOptions = False,
     tolerance: Tolerance | None = None,
+    timeout: float | None = None,
+    memory_cap: int | None = None,
     allow_external: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
@@ -70,6 +83,8 @@ def compare_models(
         dims: Sizes of symbolic dimensions for those.
         layers: Compare tensors inside the main graph too, and how.
         tolerance: The caller's own tolerance; None for the noise floor of layers and the table for outputs.
+        timeout: Seconds that an engine may take for one prepare or one run; None for as long as it takes.
+        memory_cap: Bytes of memory for the process of each engine; None for no limit.
         allow_external: Accept weights outside the models' folders.
         progress: Called with the number of tensors done and to do.
 
@@ -86,12 +101,14 @@ def compare_models(
             f"a memory budget of {options.memory} bytes holds nothing", hint="give a size such as 512MB"
         )
     with contextlib.ExitStack() as stack:
+        # Processes start in the background, while the models are read.
+        engines = []
+        for given in (reference, target):
+            engines.append(as_engine(given, isolated=True, timeout=timeout, memory_cap=memory_cap))
+            if engines[-1] is not given:
+                stack.callback(engines[-1].close)
         path = stack.enter_context(staged(model, allow_external=allow_external))
         other_path = path if other is None else stack.enter_context(staged(other, allow_external=allow_external))
-        engines = [as_engine(runner) for runner in (reference, target)]
-        for engine, given in zip(engines, (reference, target), strict=True):
-            if engine is not given:
-                stack.callback(engine.close)
         ours = load(path, allow_external=allow_external)
         theirs = ours if other is None else load(other_path, allow_external=allow_external)
         if feeds is None:

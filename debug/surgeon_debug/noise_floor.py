@@ -5,9 +5,10 @@ the output is the layer's own sensitivity, whatever its operator is and however 
 floor is that movement for the rounding the layer really does, and the rounding of the output itself. Nothing here
 knows what the target computed.
 
-The rounding of a sum of K products that is accumulated one by one is a random walk: its standard deviation is that of
-perturbing every term by sqrt(K/2) units (Higham and Mary, "A new approach to probabilistic rounding error analysis",
-2019). Blocked and vectorised sums err less, so the floor is generous there.
+The rounding of a sum of K products that is accumulated one by one is a random walk over its partial sums (Higham and
+Mary, "A new approach to probabilistic rounding error analysis", 2019). Where the terms cancel, its standard deviation
+is that of perturbing every term by sqrt(K/2) units; where they add up, it is up to sqrt(K) units of the sum itself.
+Both are counted. Blocked and vectorised sums err less, so the floor is generous there.
 """
 
 from __future__ import annotations
@@ -79,11 +80,12 @@ def perturb(value: Array, precision: Precision, rng: np.random.Generator) -> Arr
     signs = rng.integers(0, 2, value.shape, np.int8).astype(wide.dtype)
     signs *= 2
     signs -= 1
-    moved = np.abs(wide)
+    moved = np.atleast_1d(np.abs(wide))
     moved *= amplitude(precision)
     moved += precision.smallest
     moved *= signs
     moved += wide
+    moved = moved.reshape(wide.shape)
     np.copyto(moved, wide, where=~np.isfinite(moved))
     result: Array = moved.astype(value.dtype)
     return result
@@ -116,6 +118,7 @@ def floor_of(
     precision: Precision,
     op: str,
     rounding: float,
+    terms: int,
 ) -> Floor:
     """The floor of one layer.
 
@@ -125,13 +128,14 @@ def floor_of(
         precision: What the target computes in.
         op: Its operator.
         rounding: The relative error of inputs that stands for all rounding in it; see :func:`rounding_of`.
+        terms: How many products are summed up for one output element.
     """
     if kind_of(reference) != "float":
         same_shape = [e for e in emulated if e.shape == reference.shape]
         changed = [float(np.mean(e != reference)) for e in same_shape if e.size]
         return Floor(0.0, 1.0, max(changed, default=0.0) if len(same_shape) == len(emulated) else 1.0, {})
     scale = (rounding / amplitude(precision)) ** 2
-    own = (output_units(op) * precision.unit) ** 2
+    own = (output_units(op) * precision.unit) ** 2 + (precision.sums**2 * terms if terms > 1 else 0.0)
     r = reference.astype(np.float64)
     finite = np.isfinite(r)
     moved = np.zeros_like(r)

@@ -74,6 +74,7 @@ class Judgement:
 _LIMITS = {
     "float64": 1e-10,
     "float32": 1e-4,
+    "tf32": 3e-3,
     "float16": 1e-2,
     "bfloat16": 5e-2,
     "float8_e4m3fn": 0.0563,

@@ -9,8 +9,10 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from surgeon_debug.layer_plan import pack, plan_layers
+from surgeon_debug.comparison import Cause
+from surgeon_debug.layer_plan import plan_layers
 from surgeon_debug.layers import compare_models
+from surgeon_debug.pair import LayerOptions
 from surgeon_debug.verdict import Tolerance, Verdict
 from surgeon_passes.errors import BadModelError, BadOptionError, EngineError
 from tests.debug.wrong_runner import Wrong
@@ -55,7 +57,8 @@ def test_a_planted_error_is_found_where_it_is(tensor: str) -> None:
 def test_the_same_on_both_sides_is_equal_everywhere() -> None:
     found = compare_models(branched(), reference=ORT, target=ORT, layers=True)
     assert found.verdict == "agree" and found.first is None
-    assert all(r.difference is not None and r.difference.equal for r in (*found.outputs, *found.layers))
+    assert all(r.difference is not None and r.difference.equal for r in found.outputs)
+    assert all(r.screen is not None and r.screen.equal and r.introduced == r.inherited == 0.0 for r in found.layers)
     assert not found.observations and not found.notes and not found.unobserved
 
 
@@ -72,16 +75,17 @@ def test_an_error_that_hides_when_looked_at_is_reported_as_such() -> None:
     (seen,) = found.observations
     assert seen.engine.endswith("hidden=true")
     assert seen.changed == ("y",) and seen.verdict_changed == ("y",)
+    assert found.cause is Cause.FUSION
 
 
-def test_layers_go_in_batches_that_fit_the_memory() -> None:
+def test_segments_fit_the_memory_and_change_nothing() -> None:
     target = Wrong("right2")
-    found = compare_models(branched(), reference=ORT, target=target, layers=True, memory=140)
-    assert found.first is not None and found.first.tensor == "right2" and len(found.layers) == 8
-    assert target.prepared[0] == ["y", "z"]
-    assert len(target.prepared) > 3 and all(set(names) >= {"y", "z"} for names in target.prepared)
-    inner = [name for names in target.prepared[1:] for name in names if name not in ("y", "z")]
-    assert sorted(inner) == ["a", "joined", "left", "left2", "right", "right2"]
+    whole = compare_models(branched(), reference=ORT, target=f"{USER}:Wrong:tensor=right2", layers=True, samples=2)
+    found = compare_models(branched(), reference=ORT, target=target, layers=LayerOptions(memory=300), samples=2)
+    assert whole.segments == 1 and found.segments > 3
+    assert found.first is not None and found.first.tensor == "right2"
+    assert json.dumps(found.to_json()["layers"]) == json.dumps(whole.to_json()["layers"])
+    assert target.prepared[0] == ["y", "z"] and max(len(names) for names in target.prepared) < 6
 
 
 def test_a_tensor_that_an_engine_cannot_show_costs_only_itself() -> None:
@@ -148,9 +152,8 @@ def half(proto: onnx.ModelProto) -> onnx.ModelProto:
 def test_a_float16_model_is_judged_as_one() -> None:
     found = compare_models(branched(), half(branched()), reference=ORT, target="reference", layers=True)
     assert found.verdict == "agree"
-    assert all(
-        "table tolerance for float16" in r.judgement.reason for r in found.layers if "equal" not in r.judgement.reason
-    )
+    assert all(r.attribution is not None and r.attribution.precision == "float16" for r in found.layers)
+    assert any("explained by float16" in r.judgement.reason for r in found.layers)
     assert "rounded to float16 for the other model" in found.notes[0]
 
 
@@ -207,8 +210,6 @@ def test_the_plan_knows_sizes_and_leaves_out_what_nobody_reads() -> None:
         }""")
     plan = plan_layers(model, {"x": np.zeros((5, 8), np.float32)})
     assert [(layer.tensor, layer.nbytes) for layer in plan] == [("a", 160), ("kept", 160), ("y", 160)]
-    assert [[layer.tensor for layer in batch] for batch in pack(plan, 640)] == [["a", "kept"], ["y"]]
-    assert [len(batch) for batch in pack(plan, 1)] == [1, 1, 1]
     assert model.graph.inputs[0].shape is not None and model.graph.inputs[0].shape[0] != 5
 
 
@@ -226,12 +227,14 @@ def test_a_wrong_layer_is_named_even_where_the_outputs_do_not_show_it() -> None:
     latent.graph.node[6].CopyFrom(onnx.helper.make_node("Clip", ["joined", "", "zero"], ["y"], name="/y"))
     latent.graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.float32), "zero"))
     found = compare_models(latent, reference=ORT, target=f"{USER}:Wrong:tensor=left2", layers=True)
-    assert found.verdict == "agree" and found.first is not None and found.first.tensor == "left2"
+    assert found.first is not None and found.first.tensor == "left2"
+    assert found.verdict == "differ" and found.cause is Cause.LAYER
+    assert all(r.verdict is Verdict.AGREE for r in found.outputs)
 
 
 def test_the_callers_tolerance_goes_everywhere() -> None:
     target = f"{USER}:Wrong:tensor=left,gain=1.00001"
-    loose = compare_models(branched(), reference=ORT, target=target, layers=True)
+    loose = compare_models(branched(), reference=ORT, target=target)
     assert loose.verdict == "agree" and loose.tolerance == "table"
     strict = compare_models(branched(), reference=ORT, target=target, layers=True, tolerance=Tolerance(rtol=1e-7))
     assert strict.verdict == "differ" and strict.tolerance == "rtol=1e-07, atol=0"
@@ -252,7 +255,7 @@ def test_what_cannot_run_says_so() -> None:
     with pytest.raises(BadOptionError, match="no input 'X'; did you mean 'x'"):
         compare_models(branched(), reference=ORT, target=ORT, feeds=[{"X": np.zeros((1, 4), np.float32)}])
     with pytest.raises(BadOptionError, match="memory budget of 0"):
-        compare_models(branched(), reference=ORT, target=ORT, memory=0)
+        compare_models(branched(), reference=ORT, target=ORT, layers=LayerOptions(memory=0))
     empty = branched()
     del empty.graph.output[:]
     with pytest.raises(BadModelError, match="no outputs"):
@@ -271,10 +274,11 @@ def test_a_path_a_model_and_a_proto_are_all_models(tmp_path: Path) -> None:
 def test_the_json_document() -> None:
     found = compare_models(branched(), reference=ORT, target=f"{USER}:Wrong:tensor=left2,gain=nan", layers=True)
     document = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    assert document["schema"] == "surgeon.compare/1" and document["verdict"] == "differ"
+    assert document["schema"] == "surgeon.compare/2" and document["verdict"] == "differ"
     assert document["first"] == {"tensor": "left2", "node": "/left2", "op": "Mul"}
-    layer = document["layers"][3]
-    assert layer["tensor"] and layer["introduced"] is None and layer["verdict"] in ("agree", "differ")
+    layer = document["layers"][0]
+    assert layer["tensor"] and layer["introduced"] == 0.0 and layer["verdict"] in ("agree", "inherits")
+    assert document["cause"] == "layer"
     worst = next(r for r in document["layers"] if r["tensor"] == "left2")["difference"]["worst"]
     assert worst["target"] == "nan"
 
@@ -296,9 +300,9 @@ def test_public_models_agree_with_themselves_whatever_their_types(offset: int) -
         done += 1
         if not found.notes:
             assert found.verdict == "agree" and found.first is None, row["file"]
-            assert all(r.difference is not None and r.difference.equal for r in found.layers), row["file"]
+            assert all(r.screen is not None and r.screen.equal for r in found.layers), row["file"]
             # Without float16 kernels onnxruntime computes chains in float32, until a tensor between is shown.
-            half_types = any("float16" in (r.difference.reference_dtype if r.difference else "") for r in found.layers)
+            half_types = any("float16" in (r.screen.reference_dtype if r.screen else "") for r in found.layers)
             assert half_types or not any(seen.changed for seen in found.observations), row["file"]
     assert done >= 10
 

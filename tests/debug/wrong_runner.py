@@ -18,7 +18,7 @@ class Wrong:
     Args:
         tensor: The tensor that comes out wrong.
         gain: What it is multiplied with; ``nan`` and ``inf`` poison it.
-        hidden: The fault goes away when any inner tensor is shown.
+        hidden: The fault goes away when more than two tensors are shown.
         refuse: A tensor that cannot be shown.
         lose: A tensor that is never delivered.
     """
@@ -38,7 +38,8 @@ class Wrong:
         model = onnx.load(str(model_path))
         names = [output.name for output in model.graph.output]
         inner = [name for name in outputs if name not in names]
-        if self.tensor and not (self.hidden and inner):
+        computed = {name for node in model.graph.node for name in node.output}
+        if self.tensor in computed and not (self.hidden and len(outputs) > 2):
             _spoil(model.graph, self.tensor, self.gain)
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
         self.outputs = [name for name in outputs if name != self.lose]

@@ -9,14 +9,25 @@ import pytest
 from rich.console import Console
 
 from surgeon.report.compare_report import print_comparison
+from surgeon_debug.attribution import Attribution
 from surgeon_debug.compare import compare
 from surgeon_debug.comparison import Comparison, Observation, TensorResult
+from surgeon_debug.screen import Screen
 from surgeon_debug.verdict import Judgement, Verdict, judge
 
 
 def result(name: str, reference: object, target: object, node: str = "") -> TensorResult:
     difference = compare(reference, target)
-    return TensorResult(name, node or f"/node/{name}", "MatMul", difference, judge(difference))
+    screen = Screen()
+    screen.add(reference, target)
+    judgement = judge(difference)
+    if judgement.verdict is Verdict.DIFFER:
+        judgement = Judgement(Verdict.WRONG, f"wrong: {judgement.reason}")
+    introduced = screen.unequal / max(1, screen.elements) if screen.exact else screen.rel_l2
+    attribution = Attribution(
+        introduced, 0.0, None, "float32", 1e-7, introduced / 1e-7, 1.0, None, None, 0, introduced, ""
+    )
+    return TensorResult(name, node or f"/node/{name}", "MatMul", difference, judgement, screen, attribution)
 
 
 def comparison(layers: int = 300, wrong: frozenset[int] = frozenset(), outputs: int = 1) -> Comparison:
@@ -30,7 +41,7 @@ def comparison(layers: int = 300, wrong: frozenset[int] = frozenset(), outputs: 
     return Comparison(
         model="m.onnx", other="m.onnx", reference="onnxruntime:optimize=none", target="openvino", samples=1,
         tolerance="table", outputs=shown, layers=tuple(made), layered=True, unmatched=(), unobserved=(),
-        observations=(), notes=(),
+        observations=(), flaky=(), segments=1, notes=(),
     )  # fmt: skip
 
 
@@ -62,26 +73,26 @@ def test_one_screen_whatever_the_width(width: int) -> None:
 def test_the_first_and_the_worst_layers_in_topological_order() -> None:
     lines = printed(FAULTY)
     text = "\n".join(lines)
-    assert "the error first appears at /node//encoder/layer.20/attention" in text
-    rows = [int(line.split()[0]) for line in lines if line[:4].strip().isdigit()]
-    assert rows == sorted(rows) and {19, 20, 21, 22, 201, 300} <= set(rows)
-    assert "4 of 300 layers are beyond what is allowed" in text
-    assert "next: look at /node//encoder/layer.20" in text and "surgeon extract m.onnx --outputs" in text.replace(
+    assert "the error starts at /node//encoder/layer.20/attention" in text
+    rows = [int(line.split()[0]) for line in lines if line[:4].strip().isdigit() and "layers" not in line]
+    assert rows == sorted(rows) and {20, 21, 22, 201, 300} <= set(rows)
+    assert "300 layers, each alone on the reference's inputs: 296 agree, 4 wrong" in text
+    assert "next: look at /node//encoder/layer.20" in text and "surgeon extract m.onnx --nodes" in text.replace(
         "\n", " "
     )
 
 
 def test_numbers_stand_right_under_their_heading() -> None:
     lines = printed(FAULTY)
-    head = next(line for line in lines if "rel L2" in line)
+    head = next(line for line in lines if "introduced" in line and "floor" in line)
     row = next(line for line in lines if line.strip().startswith("21 "))
-    assert row[: head.index("rel L2") + len("rel L2")].endswith("0.5")
-    assert row[: head.index("gain") + len("gain")].endswith("+5.0e-01")
+    assert row[: head.index("introduced") + len("introduced")].endswith("0.5")
+    assert row[: head.index("ratio") + len("ratio")].endswith("5.0e+06")
 
 
 def test_agreement_is_short_and_says_how_much_was_compared() -> None:
     lines = printed(comparison(layers=5))
-    assert lines[0].startswith("agree") and "no layer is beyond what is allowed (5 compared)" in lines[3]
+    assert lines[0].startswith("agree") and lines[3].endswith("5 agree")
     assert not any(line.startswith("next:") for line in lines)
 
 
@@ -94,10 +105,12 @@ def test_without_layers_the_next_step_is_named() -> None:
 def test_an_overflow_of_float16_is_called_that() -> None:
     r = np.array([1.0, 70000.0], np.float32)
     first = result("h", r, np.array([1.0, np.inf], np.float16), node="/block/FFN")
-    done = dataclasses.replace(FAULTY, outputs=(first,), layers=(first,))
+    over = dataclasses.replace(first, judgement=Judgement(Verdict.OVERFLOW, "values leave the range of float16"))
+    output = dataclasses.replace(first, judgement=Judgement(Verdict.DIFFER, "1 +Inf on one side only"))
+    done = dataclasses.replace(FAULTY, outputs=(output,), layers=(over,))
     text = " ".join(printed(done))
-    assert "1 +Inf on one side only (0 against 1)" in text and "worst at [1]: 70000 against inf" in text
-    assert "keep /block/FFN in float32" in text
+    assert text.startswith("DIFFER: the precision does not suffice") and "worst at [1]: 70000 against inf" in text
+    assert "keep in float32: /block/FFN" in text
     assert "0/1" in text  # the column of special values
 
 
@@ -106,7 +119,9 @@ def test_missing_outputs_and_effects_of_looking() -> None:
     text = " ".join(printed(dataclasses.replace(FAULTY, outputs=(missing,), layered=False, layers=())))
     assert "output z: missing, not delivered by openvino" in text and "paired by name" in text
     healed = dataclasses.replace(
-        comparison(), outputs=FAULTY.outputs, observations=(Observation("ov", ("y",), ("y",)),)
+        comparison(),
+        outputs=tuple(dataclasses.replace(r, judgement=Judgement(Verdict.DIFFER, "off")) for r in FAULTY.outputs),
+        observations=(Observation("ov", ("y",), ("y",)),),
     )
     text = " ".join(printed(healed))
     assert "depends on how the engine fuses" in text and "switch off the target's fusions" in text
@@ -114,8 +129,8 @@ def test_missing_outputs_and_effects_of_looking() -> None:
 
 def test_errors_of_nothing_are_not_zero() -> None:
     poisoned = result("p", np.ones(2, np.float32), np.full(2, np.nan, np.float32))
-    row = printed(dataclasses.replace(FAULTY, outputs=(poisoned,), layers=(poisoned,)))[-2]
-    assert row.split() == ["1", "p", "MatMul", "differ", "-", "-", "-", "-", "-", "-", "0/2"]
+    row = printed(dataclasses.replace(FAULTY, outputs=(poisoned,), layers=(), layered=False))[-2]
+    assert row.split() == ["p", "wrong", "-", "-", "-", "-", "-", "-", "0/2"]
 
 
 def test_markup_in_names_is_text() -> None:

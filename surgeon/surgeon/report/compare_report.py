@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import shlex
 from collections.abc import Sequence
@@ -11,16 +10,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from surgeon.report.cells import VERDICT_COLOURS, number, short, worst_element
+from surgeon.report.layer_table import print_layers
 from surgeon_debug.compare import Difference
-from surgeon_debug.comparison import Comparison, TensorResult
+from surgeon_debug.comparison import Cause, Comparison, TensorResult
 from surgeon_debug.verdict import Verdict
 
 _OUTPUTS = 4  # lines for outputs; with everything else the report stays below 40 lines
-_LAYERS = 16  # lines for layers, those that stand for a gap included
-_REMARKS = 3
-_BEFORE, _AFTER = 2, 3  # rows around the first suspect
-_COLOURS = {Verdict.AGREE: "green", Verdict.DIFFER: "red", Verdict.SHAPE: "red", Verdict.MISSING: "red"}
-_HALF_LIMIT = 65504.0
+_REMARKS = 4
 
 # Heading, least width of the console that has room for it.
 _COLUMNS = (
@@ -33,6 +30,11 @@ _COLUMNS = (
     ("gain", 84),
     ("NaN/Inf", 72),
 )
+_CAUSES = {
+    Cause.LAYER: "a layer is wrong",
+    Cause.PRECISION: "the precision does not suffice",
+    Cause.FUSION: "but not while anybody looks inside",
+}
 
 
 def print_comparison(console: Console, done: Comparison) -> None:
@@ -40,8 +42,7 @@ def print_comparison(console: Console, done: Comparison) -> None:
     _print_head(console, done)
     _print_outputs(console, done)
     if done.layered:
-        _print_first(console, done)
-        _print_layers(console, done)
+        print_layers(console, done)
     for line in _remarks(done):
         console.print(f"[bold]note:[/] {escape(line)}")
     for line in _advice(done):
@@ -52,8 +53,9 @@ def _print_head(console: Console, done: Comparison) -> None:
     word, colour = ("agree", "green") if done.verdict == "agree" else ("DIFFER", "red")
     models = done.model if done.model == done.other else f"{done.model} and {done.other}"
     samples = "1 sample" if done.samples == 1 else f"{done.samples} samples"
-    allowed = "table of tolerances by precision" if done.tolerance == "table" else done.tolerance
-    console.print(f"[bold {colour}]{word}[/]  [bold]{escape(models)}[/]")
+    allowed = "outputs judged by the table of tolerances" if done.tolerance == "table" else done.tolerance
+    why = f": {_CAUSES[done.cause]}" if done.cause in _CAUSES else ""
+    console.print(f"[bold {colour}]{word}{why}[/]  [bold]{escape(models)}[/]")
     console.print(f"reference {escape(done.reference)}, target {escape(done.target)}; {samples}; {allowed}")
 
 
@@ -61,8 +63,8 @@ def _print_outputs(console: Console, done: Comparison) -> None:
     bad = [result for result in done.outputs if result.verdict is not Verdict.AGREE]
     shown = [*bad, *(result for result in done.outputs if result.verdict is Verdict.AGREE)][:_OUTPUTS]
     for result in shown:
-        colour = _COLOURS[result.verdict]
-        name = escape(_short(result.tensor, max(16, console.width // 3)))
+        colour = VERDICT_COLOURS[result.verdict]
+        name = escape(short(result.tensor, max(16, console.width // 3)))
         line = f"  output {name}: [{colour}]{result.verdict.value}[/], {escape(result.judgement.reason)}"
         console.print(line, no_wrap=result.verdict is Verdict.AGREE, overflow="ellipsis")
     if len(done.outputs) > len(shown):
@@ -70,45 +72,8 @@ def _print_outputs(console: Console, done: Comparison) -> None:
     if not done.layered:
         worst = max((r for r in done.outputs if r.difference), key=_severity, default=None)
         if worst is not None and worst.difference is not None and worst.difference.unequal:
-            console.print(f"  worst: {escape(worst.tensor)}{escape(_element(worst.difference))}")
-        console.print(_table(console, [(i, result) for i, result in enumerate(shown) if result.difference], "output"))
-
-
-def _print_first(console: Console, done: Comparison) -> None:
-    first = done.first
-    suspects = sum(result.suspect for result in done.layers)
-    if first is None:
-        console.print(f"no layer is beyond what is allowed ({len(done.layers)} compared)")
-        return
-    console.print(
-        f"[bold]the error first appears at {escape(first.node)}[/] ({escape(first.op)}), tensor {escape(first.tensor)}"
-    )
-    detail = first.judgement.reason + (_element(first.difference) if first.difference else "")
-    console.print(f"  {escape(detail)}")
-    console.print(f"  {suspects} of {len(done.layers)} layers are beyond what is allowed; all before it agree")
-
-
-def _print_layers(console: Console, done: Comparison) -> None:
-    rows = _chosen(done.layers)
-    if rows:
-        console.print(_table(console, [(i, done.layers[i]) for i in rows], "tensor", len(done.layers)))
-
-
-def _chosen(layers: Sequence[TensorResult]) -> list[int]:
-    """Which layers to show: those around the first suspect, then the worst; in topological order."""
-    first = next((i for i, result in enumerate(layers) if result.suspect), None)
-    chosen: list[int] = []
-    if first is not None:
-        chosen += [first, *range(max(0, first - _BEFORE), min(len(layers), first + _AFTER + 1))]
-    chosen += sorted(range(len(layers)), key=lambda i: _severity(layers[i]), reverse=True)[:_LAYERS]
-    rows: list[int] = []
-    for index in dict.fromkeys(chosen):
-        wider = sorted([*rows, index])
-        gaps = sum(b != a + 1 for a, b in itertools.pairwise(wider))
-        if len(wider) + gaps > _LAYERS:
-            break
-        rows = wider
-    return rows
+            console.print(f"  worst: {escape(worst.tensor)}{escape(worst_element(worst.difference))}")
+        console.print(_table(console, [result for result in shown if result.difference]))
 
 
 def _severity(result: TensorResult) -> tuple[int, float]:
@@ -120,29 +85,18 @@ def _severity(result: TensorResult) -> tuple[int, float]:
     return (2 if special else 1 if result.suspect else 0, math.inf if math.isnan(error) else error)
 
 
-def _table(console: Console, rows: Sequence[tuple[int, TensorResult]], title: str, total: int = 0) -> Table:
+def _table(console: Console, rows: Sequence[TensorResult]) -> Table:
     columns = [name for name, width in _COLUMNS if console.width >= width]
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    if total:
-        table.add_column("#", justify="right", no_wrap=True)
-    wide = total > 0 and console.width >= 72
-    room = max(12, console.width - 9 * len(columns) - 13 - (15 if wide else 0))
-    table.add_column(title, no_wrap=True, overflow="ellipsis", max_width=room)
-    if wide:
-        table.add_column("op", no_wrap=True, overflow="ellipsis", max_width=14)
+    room = max(12, console.width - 9 * len(columns) - 13)
+    table.add_column("output", no_wrap=True, overflow="ellipsis", max_width=room)
     table.add_column("verdict", no_wrap=True)
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
-    before = None
-    for index, result in rows:
-        if total and before is not None and index != before + 1:
-            table.add_row("", "...")
-        before = index
-        cells = [escape(_short(result.tensor, room))]
-        if total:
-            cells = [str(index + 1), *cells, *([escape(result.op)] if wide else [])]
-        verdict = f"[{_COLOURS[result.verdict]}]{result.verdict.value}[/]"
-        table.add_row(*cells, verdict, *(_cell(name, result.difference) for name in columns))
+    for result in rows:
+        verdict = f"[{VERDICT_COLOURS[result.verdict]}]{result.verdict.value}[/]"
+        cells = (_cell(name, result.difference) for name in columns)
+        table.add_row(escape(short(result.tensor, room)), verdict, *cells)
     return table
 
 
@@ -167,35 +121,7 @@ def _cell(column: str, difference: Difference | None) -> str:
         "gain": difference.gain,
     }
     value = values[column]
-    return "-" if value is None else _number(value, signed=column == "gain")
-
-
-def _number(value: float, *, signed: bool = False) -> str:
-    if value == 0.0:
-        return "0"
-    if not math.isfinite(value):
-        return f"{value:+}" if signed else f"{value}"
-    return f"{value:+.1e}" if signed else f"{value:.2g}" if 1e-3 <= abs(value) < 1e4 else f"{value:.1e}"
-
-
-def _element(difference: Difference) -> str:
-    worst = difference.worst
-    if worst is None:
-        return ""
-    index = ",".join(str(i) for i in worst.index)
-    sample = f" of sample {worst.sample}" if worst.sample else ""
-    return f"; worst at [{index}]{sample}: {_value(worst.reference)} against {_value(worst.target)}"
-
-
-def _value(item: object) -> str:
-    if isinstance(item, float):
-        return f"{item:.6g}"
-    return repr(item) if isinstance(item, str) else str(item)
-
-
-def _short(name: str, width: int) -> str:
-    """The end of a long name, which is where names differ."""
-    return name if len(name) <= width else "..." + name[-(width - 3) :]
+    return "-" if value is None else number(value, signed=column == "gain")
 
 
 def _remarks(done: Comparison) -> list[str]:
@@ -227,28 +153,34 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _advice(done: Comparison) -> list[str]:
+    first = done.first
     if done.verdict == "agree":
-        return [] if done.first is None else ["the outputs do not show it with these inputs: try more --samples"]
+        return [] if first is None or not done.layered else _look(done, first)
     if any(result.verdict is Verdict.MISSING for result in done.outputs):
         return ["outputs are paired by name; give both models the same names"]
     if not done.layered:
-        return ["add --layers to see where the error first appears"]
-    first = done.first
+        return ["add --layers to see where the error starts"]
+    if done.cause is Cause.FUSION:
+        return ["switch off the target's fusions one by one, or compare with fewer tensors shown"]
+    if done.cause is Cause.PRECISION:
+        return _higher_precision(done)
     if first is None:
-        if any(seen.verdict_changed for seen in done.observations):
-            return ["switch off the target's fusions one by one, or compare with fewer tensors shown"]
         return ["the error is in a tensor that was not compared; see the notes"]
-    if _overflows(first):
-        return [f"values leave the range of float16 here: keep {first.node} in float32"]
-    command = shlex.join(["surgeon", "extract", done.model, "--outputs", first.tensor])
+    return _look(done, first)
+
+
+def _look(done: Comparison, first: TensorResult) -> list[str]:
+    command = shlex.join(["surgeon", "extract", done.other, "--nodes", first.node, "-o", "layer.onnx"])
     return [f"look at {first.node} alone: {command}"]
 
 
-def _overflows(result: TensorResult) -> bool:
-    """Whether an element is finite and too large for float16 in the reference, and infinite or NaN in the target."""
-    difference = result.difference
-    if difference is None or difference.worst is None or "float16" not in difference.target_dtype:
-        return False
-    reference, target = difference.worst.reference, difference.worst.target
-    numbers = isinstance(reference, float) and isinstance(target, float)
-    return bool(numbers and math.isfinite(reference) and abs(reference) > _HALF_LIMIT and not math.isfinite(target))
+def _higher_precision(done: Comparison) -> list[str]:
+    """Which layers to compute in a higher precision, and how."""
+    if any(r.attribution is not None and r.attribution.precision == "tf32" for r in done.layers):
+        return ["TF32 rounds the inputs of MatMul and Conv to 10 bits; provider.use_tf32=0 turns it off"]
+    beyond = [r for r in done.layers if r.verdict in (Verdict.OVERFLOW, Verdict.ILL_CONDITIONED)]
+    if not beyond:
+        worst = sorted((r for r in done.layers if r.introduced), key=lambda r: -(r.introduced or 0.0))[:3]
+        return [f"no layer stands out; the largest share is added by {_some([r.node for r in worst])}"]
+    nodes = list(dict.fromkeys(result.node for result in beyond))
+    return [f"keep in float32: {_some(nodes)} (convert-precision has the option keep)"]

@@ -1,0 +1,52 @@
+"""Words and numbers as tables and lines of a comparison show them."""
+
+from __future__ import annotations
+
+import math
+
+from surgeon_debug.compare import Difference
+from surgeon_debug.verdict import Verdict
+
+VERDICT_COLOURS = {
+    Verdict.AGREE: "green",
+    Verdict.INHERITS: "dim",
+    Verdict.ILL_CONDITIONED: "yellow",
+    Verdict.OVERFLOW: "red",
+    Verdict.SUSPECT: "yellow",
+    Verdict.WRONG: "red",
+    Verdict.DIFFER: "red",
+    Verdict.SHAPE: "red",
+    Verdict.MISSING: "red",
+    Verdict.SKIPPED: "dim",
+}
+"""Colours of verdicts, as rich calls them."""
+
+
+def number(value: float, *, signed: bool = False) -> str:
+    """A number in at most eight characters."""
+    if value == 0.0:
+        return "0"
+    if not math.isfinite(value):
+        return f"{value:+}" if signed else f"{value}"
+    return f"{value:+.1e}" if signed else f"{value:.2g}" if 1e-3 <= abs(value) < 1e3 else f"{value:.1e}"
+
+
+def short(name: str, width: int) -> str:
+    """The end of a long name, which is where names differ."""
+    return name if len(name) <= width else "..." + name[-(width - 3) :]
+
+
+def worst_element(difference: Difference) -> str:
+    """Where two values are furthest apart, as the end of a sentence; empty if they are equal."""
+    worst = difference.worst
+    if worst is None:
+        return ""
+    index = ",".join(str(i) for i in worst.index)
+    sample = f" of sample {worst.sample}" if worst.sample else ""
+    return f"; worst at [{index}]{sample}: {_value(worst.reference)} against {_value(worst.target)}"
+
+
+def _value(item: object) -> str:
+    if isinstance(item, float):
+        return f"{item:.6g}"
+    return repr(item) if isinstance(item, str) else str(item)
