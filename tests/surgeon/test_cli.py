@@ -180,29 +180,6 @@ def test_run_saves_what_it_shows_and_reads_it_back(surgeon: Type, model: Path, t
     assert "28" in surgeon("run", model, "--feeds", feeds).out
 
 
-def test_run_takes_several_samples(surgeon: Type, model: Path, tmp_path: Path) -> None:
-    """Seeded ones, a folder of them, and those of an earlier run."""
-    golden = tmp_path / "a.golden"
-    first = surgeon("run", model, "--samples", 3, "--layers", "--save", golden, "--json")
-    assert first.code == 0, first.err
-    assert first.document["samples"] == 3
-    again = surgeon("run", model, "--feeds", golden, "--layers", "--json")
-    assert again.document["tensors"] == first.document["tensors"]
-    one = surgeon("run", model, "--feeds", golden, "--samples", 1, "--save", tmp_path / "one.npz", "--json")
-    assert one.document["samples"] == 1
-    folder = tmp_path / "samples"
-    folder.mkdir()
-    for rows in (1, 2):
-        np.savez(folder / f"{rows}.npz", x=np.ones((rows, 4), np.float32), ids=np.zeros(rows, np.int64))
-    said = surgeon("run", model, "--feeds", folder, "--save", tmp_path / "out.json")
-    assert said.code == 0, said.err
-    assert "for each of 2 samples" in said.out and "1x4 (varies)" in said.out
-    assert (tmp_path / "out.json").exists()
-    said = surgeon("run", model, "--feeds", folder, "--save", tmp_path / "two.npz")
-    assert said.code == 2 and ".npz takes one sample, and there are 2" in said.err
-    assert not (tmp_path / "two.npz").exists()
-
-
 def test_doctor_finds_the_engines(surgeon: Type) -> None:
     document = surgeon("doctor", "--json").document
     assert {r["name"]: r["works"] for r in document["runners"]}["onnxruntime"] is True
