@@ -103,8 +103,8 @@ class AxisEnergies:
             grids = [line.reshape(-1, size) for line in lines]
             if axis in self.axes:
                 for total, grid in zip(self.axes[axis].parts, grids, strict=True):
-                    total[where] += grid.sum(0)
-            lines = [_row_sums(grid) for grid in grids]
+                    total[where] += np.ones(grid.shape[0]) @ grid
+            lines = [grid @ np.ones(size) for grid in grids]
         sums = [float(line.sum()) for line in lines]
         for axis, at in enumerate(index[:outer]):
             if axis in self.axes:
@@ -143,8 +143,3 @@ class AxisEnergies:
             ]
             found.append(AxisShares(axis, sums.error.size, tuple(top)))
         return tuple(found)
-
-
-def _row_sums(grid: Array) -> Array:
-    # numpy's own sum along a short axis costs a call a row.
-    return grid @ np.ones(grid.shape[1]) if grid.shape[1] < 16 else grid.sum(1)

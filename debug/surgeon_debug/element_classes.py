@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 from typing import Any
 
 import numpy as np
@@ -76,15 +77,20 @@ class Classifier:
             self._bottom = 0.0 if unsigned else -self._tops[0] - 1.0
         elif compute is not None and emulated and compute != dtype:
             self._tops.append(largest_finite(compute))
+        self._most = min([math.inf, *self._tops])
         self._tiny = smallest_normal(compute) if compute is not None else 0.0
+        self._least = self._tiny or 5e-324
 
-    def codes(self, values: Array) -> Array:
-        """Positions in :class:`ElementClass`, uint8.
+    def codes(self, values: Array) -> Array | None:
+        """Positions in :class:`ElementClass`, uint8; None if all are ordinary.
 
         Args:
             values: The elements in float64.
         """
         magnitude = np.abs(values)
+        # NaN fails every comparison.
+        if magnitude.min() >= self._least and magnitude.max() < self._most:
+            return None
         codes: Array = (magnitude == 0.0).view(np.uint8)  # the code of zeros is 1, that of ordinary numbers 0
         if self._tiny:
             small = magnitude < self._tiny
@@ -107,10 +113,21 @@ class Confusion:
     def __init__(self) -> None:
         self.counts = np.zeros((len(_ORDER), len(_ORDER)), np.int64)
 
-    def add(self, reference: Array, target: Array) -> None:
-        """Take in the codes of two chunks."""
-        pairs = np.bincount(reference * np.uint8(len(_ORDER)) + target, minlength=self.counts.size)
-        self.counts += pairs.reshape(self.counts.shape)
+    def add(self, reference: Array | None, target: Array | None, size: int, counts: Array | None = None) -> None:
+        """Take in two chunks.
+
+        Args:
+            reference: The codes of the reference; None if all are ordinary.
+            target: Those of the target, likewise.
+            size: Number of elements in them.
+            counts: How many elements each of these stands for; None for one.
+        """
+        if reference is None and target is None:
+            self.counts[0, 0] += size if counts is None else int(counts.sum())
+            return
+        reference, target = (np.zeros(size, np.uint8) if codes is None else codes for codes in (reference, target))
+        pairs = np.bincount(reference * np.uint8(len(_ORDER)) + target, counts, minlength=self.counts.size)
+        self.counts += pairs.astype(np.int64).reshape(self.counts.shape)
 
     def merge(self, other: Confusion) -> None:
         """Add the counts of another."""

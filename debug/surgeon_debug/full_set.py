@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,27 @@ class _Pair:
     ordinary: float
     classifiers: tuple[Classifier, Classifier]
     energies: AxisEnergies | None
+
+
+@dataclasses.dataclass
+class _Gap:
+    """The errors of a chunk."""
+
+    reference: Widened
+    """The reference, 0 where either side is special."""
+    error: Widened
+    """The errors, 0 there too."""
+    both: Array | None
+    """Where both sides are finite; None for everywhere."""
+    apart: Array | None
+    """Where the class of the two differs; None for nowhere."""
+
+    def sizes(self) -> Array:
+        """Magnitudes of the errors, infinite where the class differs."""
+        sizes: Array = np.abs(self.error.values) * self.error.unit
+        if self.apart is not None:
+            sizes[self.apart] = math.inf
+        return sizes
 
 
 class FullSet:
@@ -81,16 +103,41 @@ class FullSet:
         pair = self._pair(leaf, r, t, peak, sample)
         sides = [Side(array.dtype, min(array.size, CHUNK)) for array in (r, t)]
         space = np.empty(min(r.size, CHUNK))
+        # Of types of a byte there are so few pairs of values that each is measured once, times its count.
+        pairs = np.zeros(1 << 16, np.int64) if r.itemsize == t.itemsize == 1 and r.size > CHUNK else None
         with np.errstate(all="ignore"):
             for start, index in boxes(r.shape, CHUNK):
                 parts = [np.ascontiguousarray(array[index] if index else array).reshape(-1) for array in (r, t)]
                 ours, theirs = (side.take(part) for side, part in zip(sides, parts, strict=True))
+                if pairs is not None:
+                    pairs += _count_pairs(*parts)
+                elif ours.same_as(theirs):
+                    self._equal(pair, ours)
                 if ours.same_as(theirs):
-                    self._equal(pair, index, ours)
-                else:
-                    self._unequal(pair, start, index, ours, theirs, space)
+                    if pair.energies is not None:
+                        pair.energies.add(index, ours.clean.values, np.zeros(ours.size))
+                    continue
+                gap = _gap(ours, theirs, space)
+                if pair.energies is not None:
+                    pair.energies.add(index, gap.reference.values, gap.error.values * gap.error.unit)
+                if pairs is None:
+                    self._measure(pair, (ours, theirs), gap)
+                self.worst.add(pair.leaf, start, gap.sizes(), pair.sample)
+            if pairs is not None:
+                self._measure_pairs(pair, (r.dtype, t.dtype), pairs)
         self._keep(pair.energies)
         return pair.energies
+
+    def _measure_pairs(self, pair: _Pair, dtypes: tuple[np.dtype[Any], np.dtype[Any]], pairs: Array) -> None:
+        """Measure elements of a byte from the count of each pair of codes."""
+        found = np.flatnonzero(pairs)
+        counts = pairs[found]
+        for start in range(0, found.size, CHUNK):
+            some = found[start : start + CHUNK]
+            codes = ((some >> 8).astype(np.uint8), some.astype(np.uint8))
+            ours, theirs = (Side(d, some.size).take(c.view(d)) for d, c in zip(dtypes, codes, strict=True))
+            gap = _gap(ours, theirs, np.empty(some.size))
+            self._measure(pair, (ours, theirs), gap, counts[start : start + CHUNK])
 
     def add_text(self, leaf: Leaf, sample: int) -> None:
         """Keep some elements of a pair of arrays of text that differ."""
@@ -121,86 +168,79 @@ class FullSet:
         elif not self.energies.merge(energies):
             self.shapes += 1
 
-    def _equal(self, pair: _Pair, index: tuple[int | slice, ...], side: Widened) -> None:
+    def _equal(self, pair: _Pair, side: Widened) -> None:
         codes = pair.classifiers[0].codes(side.values)
-        self.confusion.add(codes, codes)
+        self.confusion.add(codes, codes, side.size)
         self.absolute.zeros += side.finite
         self.relative.zeros += side.finite
         if self.ulp is not None and not pair.exact:
             self.ulp.add_equal(side.finite, side.chunk.dtype)
-        values = side.clean.values
-        if pair.energies is not None:
-            pair.energies.add(index, values, np.zeros(values.size))
         if pair.ordinary:
-            self._ordinary(pair, values, np.zeros(values.size))
+            values = side.clean.values
+            self._ordinary(pair, values, np.zeros(values.size), None)
 
-    def _unequal(
-        self, pair: _Pair, start: int, index: tuple[int | slice, ...], r: Widened, t: Widened, space: Array
-    ) -> None:
-        codes = [one.codes(side.values) for one, side in zip(pair.classifiers, (r, t), strict=True)]
-        self.confusion.add(*codes)
-        both: Array | None = None
-        parts = (r.chunk, t.chunk)
-        apart: Array | None = None
-        if r.special or t.special:
-            both = np.isfinite(r.values) & np.isfinite(t.values)
-            apart = ~both & ~((r.values == t.values) | (np.isnan(r.values) & np.isnan(t.values)))
-            parts = (r.chunk[both], t.chunk[both])
-            r, t = r.without(~both), t.without(~both)
-        error, _ = error_between(r, t, space)
+    def _measure(self, pair: _Pair, sides: tuple[Widened, Widened], gap: _Gap, counts: Array | None = None) -> None:
+        """Everything that does not depend on where the elements are.
+
+        Args:
+            pair: The arrays they are from.
+            sides: The elements.
+            gap: Their errors.
+            counts: How many elements each of them stands for; None for one.
+        """
+        codes = [one.codes(side.values) for one, side in zip(pair.classifiers, sides, strict=True)]
+        self.confusion.add(codes[0], codes[1], sides[0].size, counts)
         if self.ulp is not None and not pair.exact:
-            self.ulp.add(*parts)
-        if pair.energies is not None:
-            pair.energies.add(index, r.values, error.values * error.unit)
+            both = gap.both
+            parts = [side.chunk if both is None else side.chunk[both] for side in sides]
+            self.ulp.add(parts[0], parts[1], counts if both is None or counts is None else counts[both])
         if pair.ordinary:
-            self._ordinary(pair, r.values, error.values)
-        self._by_class(codes, error)
-        sizes = np.abs(error.values, out=error.values)
-        self._sizes(pair, r, sizes, error.unit, both, 0 if apart is None else int(np.count_nonzero(apart)))
-        sizes = sizes * error.unit
-        if apart is not None:
-            sizes[apart] = math.inf
-        self.worst.add(pair.leaf, start, sizes, pair.sample)
+            self._ordinary(pair, gap.reference.values, gap.error.values, counts)
+        self._by_class(codes, gap.error, counts)
+        self._sizes(pair, gap, counts)
 
-    def _sizes(self, pair: _Pair, r: Widened, sizes: Array, unit: float, both: Array | None, apart: int) -> None:
-        """Everything that follows from magnitudes of errors alone, which are 0 where ``both`` is False."""
-        if float(sizes.max()) < 1e290 and unit == 1.0:
-            self.sum_abs.add(float(sizes.sum()))
-        else:
-            self.sum_abs.add(float((sizes * 2.0**-64).sum()) * unit, 64)
-        scale = np.abs(r.values)
+    def _sizes(self, pair: _Pair, gap: _Gap, counts: Array | None) -> None:
+        """What follows from the magnitudes of errors."""
+        unit, sizes, scale = gap.error.unit, np.abs(gap.error.values), np.abs(gap.reference.values)
         if self.tolerances is not None:
             rtol, atol = self.tolerances
-            self.outside += apart + int(np.count_nonzero(sizes * unit > atol + rtol * scale))
+            self.outside += _number(sizes * unit > atol + rtol * scale, counts)
+            self.outside += 0 if gap.apart is None else _number(gap.apart, counts)
         if pair.exact:
-            self.beyond_one += int(np.count_nonzero(sizes > 1.0))
-        relative = sizes / np.maximum(scale, pair.floor)
-        relative *= unit
+            self.beyond_one += _number(sizes > 1.0, counts)
+        small = 1.0 if unit == 1.0 and float(sizes.max()) < 1e290 else 2.0**-64
+        self.sum_abs.add(_sum(sizes * small if small < 1.0 else sizes, counts) * unit, 0 if small == 1.0 else 64)
+        relative = sizes / np.maximum(scale, pair.floor, out=scale)
+        if unit != 1.0:
+            sizes, relative = sizes * unit, relative * unit
         if pair.floor == 0.0:
             relative[np.isnan(relative)] = 0.0
-        sizes = sizes * unit if unit != 1.0 else sizes
-        if both is not None:
-            sizes, relative = sizes[both], relative[both]
+        if gap.both is not None:
+            sizes, relative = sizes[gap.both], relative[gap.both]
+            counts = None if counts is None else counts[gap.both]
         if relative.size:
             self.max_rel = max(self.max_rel, float(relative.max()))
-            self.sum_rel.add(float(relative.sum()))
-        self.absolute.add(sizes)
-        self.relative.add(relative)
+            self.sum_rel.add(_sum(relative, counts))
+        self.absolute.add(sizes, counts)
+        self.relative.add(relative, counts)
 
-    def _by_class(self, codes: list[Array], error: Widened) -> None:
+    def _by_class(self, codes: list[Array | None], error: Widened, counts: Array | None) -> None:
+        ours, theirs = codes
+        if theirs is None:
+            return
         for total, code in ((self.saturated_dd, SATURATED), (self.zeroed_dd, ZERO)):
-            there = (codes[1] == code) & (codes[0] != code)
+            there = theirs == code
+            if ours is not None:
+                there &= ours != code
             if there.any():
-                kept = np.where(there, error.values, 0.0)
-                energy, exponent = Widened(kept, kept).energy
+                energy, exponent = _energy(np.where(there, error.values, 0.0), counts)
                 total.add(energy * error.unit * error.unit, exponent)
 
-    def _ordinary(self, pair: _Pair, r: Array, d: Array) -> None:
+    def _ordinary(self, pair: _Pair, r: Array, d: Array, counts: Array | None) -> None:
         ordinary = np.abs(r) <= pair.ordinary
-        self.outsized += int(ordinary.size - np.count_nonzero(ordinary))
+        self.outsized += _number(~ordinary, counts)
         for total, values in ((self.ordinary_dd, d), (self.ordinary_rr, r)):
-            kept = np.where(ordinary, values, 0.0)
-            total.add(*Widened(kept, kept).energy)
+            total.add(*_energy(np.where(ordinary, values, 0.0), counts))
 
     def merge(self, other: FullSet) -> None:
         """Add what another full set of the same tensor has seen."""
@@ -226,3 +266,31 @@ def _typical(array: Array) -> float:
     some = np.abs(array[places].astype(np.float64))
     some = some[np.isfinite(some) & (some > 0.0)]
     return float(np.quantile(some, 0.1)) if some.size else 0.0
+
+
+def _gap(r: Widened, t: Widened, space: Array) -> _Gap:
+    if not r.special and not t.special:
+        return _Gap(r, error_between(r, t, space)[0], None, None)
+    both = np.isfinite(r.values) & np.isfinite(t.values)
+    apart = ~both & ~((r.values == t.values) | (np.isnan(r.values) & np.isnan(t.values)))
+    r, t = r.without(~both), t.without(~both)
+    return _Gap(r, error_between(r, t, space)[0], both, apart if apart.any() else None)
+
+
+def _count_pairs(one: Array, two: Array) -> Array:
+    """How often each pair of codes occurs, of two flat arrays of a type of a byte; the first code counts 256."""
+    codes = np.left_shift(one.view(np.uint8), 8, dtype=np.uint16)
+    codes |= two.view(np.uint8)
+    return np.bincount(codes, minlength=1 << 16)
+
+
+def _number(mask: Array, counts: Array | None) -> int:
+    return int(np.count_nonzero(mask)) if counts is None else int(counts[mask].sum())
+
+
+def _sum(values: Array, counts: Array | None) -> float:
+    return float(values.sum() if counts is None else values @ counts)
+
+
+def _energy(values: Array, counts: Array | None) -> tuple[float, int]:
+    return Widened(values, values).energy if counts is None else (float((values * values) @ counts), 0)

@@ -24,7 +24,7 @@ class LogHistogram:
     """Counts of numbers from 0 upwards by their binary logarithm; histograms merge by adding up."""
 
     zeros: int = 0
-    """How many are 0."""
+    """How many are 0, or below 2**-1026."""
     infinite: int = 0
     """How many are infinite."""
     first: int = 0
@@ -32,28 +32,28 @@ class LogHistogram:
     counts: Array = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     """Numbers in each bin from there on."""
 
-    def add(self, values: Array) -> None:
+    def add(self, values: Array, counts: Array | None = None) -> None:
         """Sort in an array.
 
         Args:
             values: float64, none negative, no NaN.
+            counts: How often each of them counts; None for once.
         """
         if not values.size:
             return
         keys = np.ascontiguousarray(values).view(np.int64) >> _SHIFT
         low, high = int(keys.min()), int(keys.max())
         if high == _KEY_OF_INF:
-            kept = keys[keys != _KEY_OF_INF]
-            self.infinite += keys.size - kept.size
-            keys = kept
+            kept = keys != _KEY_OF_INF
+            self.infinite += int(np.count_nonzero(~kept) if counts is None else counts[~kept].sum())
+            keys, counts = keys[kept], None if counts is None else counts[kept]
             if not keys.size:
                 return
-        zeros = 0 if low > 0 else values.size - int(np.count_nonzero(values))
-        counts = np.bincount(keys - low)
-        if zeros:
-            counts[0] -= zeros  # zeros are the lowest there is
-            self.zeros += zeros
-        self._include(low, counts)
+        found = np.bincount(keys - low, counts).astype(np.int64)
+        if low == 0:
+            self.zeros += int(found[0])
+            found[0] = 0
+        self._include(low, found)
 
     def _include(self, first: int, counts: Array) -> None:
         used = np.flatnonzero(counts)

@@ -112,7 +112,7 @@ def _orders(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
 def _transposed(reference: Array, target: Array) -> Hint | None:
     if reference.ndim < 2 or reference.ndim > 6 or not target.flags.c_contiguous:
         return None
-    some = np.sort(np.random.default_rng(_SEED).integers(0, reference.size, min(reference.size, _SAMPLE)))
+    some = np.sort(np.random.default_rng(_SEED).integers(0, reference.size, min(reference.size, _SAMPLE // 4)))
     index = np.unravel_index(some, reference.shape)
     ours, theirs = reference[index], target[index]
     for order in _orders(reference.shape):

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from surgeon_debug.histogram import LogHistogram
-from surgeon_debug.values import is_foreign
 from surgeon_debug.widen import Array, epsilon
 
 TF32 = "tf32"
@@ -54,17 +53,24 @@ class UlpTally:
         self.largest = 0.0
         self.distances = LogHistogram()
 
-    def add(self, reference: Array, target: Array) -> None:
-        """Take in two flat arrays of floating-point numbers that are all finite."""
+    def add(self, reference: Array, target: Array, counts: Array | None = None) -> None:
+        """Take in two flat arrays of floating-point numbers that are all finite.
+
+        Args:
+            reference: The reference.
+            target: The target.
+            counts: How many elements each of these stands for; None for one.
+        """
         if not self.compute:
             self.compute = coarser(reference.dtype, target.dtype).name
         if not reference.size:
             return
         one, two = ordinals(reference, self.compute), ordinals(target, self.compute)
-        # Wraps around into the magnitude where the two are of opposite sign and 64 bits wide.
-        apart = np.where(one > two, one - two, two - one).view(np.uint64).astype(np.float64)
+        # Wraps around into the magnitude where the two are of opposite sign and take all the bits.
+        apart = np.subtract(np.maximum(one, two), np.minimum(one, two))
+        apart = apart.view(f"u{apart.itemsize}").astype(np.float64)
         self.largest = max(self.largest, float(apart.max()))
-        self.distances.add(apart)
+        self.distances.add(apart, counts)
 
     def add_equal(self, count: int, dtype: np.dtype[Any]) -> None:
         """Take in elements that are equal.
@@ -112,7 +118,9 @@ def float_dtype(name: str) -> np.dtype[Any] | None:
 
 
 def ordinals(array: Array, compute: str) -> Array:
-    """Numbers of the representable numbers from zero, int64, negative for negative ones; both zeros are 0.
+    """Numbers of the representable numbers from zero, negative for negative ones; both zeros are 0.
+
+    They are int64 for types of 64 bits, else int32.
 
     Args:
         array: Floating-point numbers, no NaN; rounded to ``compute`` if that is another type.
@@ -123,16 +131,19 @@ def ordinals(array: Array, compute: str) -> Array:
         raise ValueError(f"{compute} is not a floating-point type")
     native = array.astype(dtype, copy=False)
     width = dtype.itemsize
-    codes = np.ascontiguousarray(native).view(f"u{width}")
-    bits = 8 * width
-    if is_foreign(dtype) and width == 1:
-        bits = next((b for b in (4, 6) if dtype.name.startswith(f"float{b}")), 8)
+    codes: Array = np.ascontiguousarray(native).view(f"i{width}")
     if dtype.name == "float8_e8m0fnu":
-        codes = codes.view(np.uint8) & np.uint8(0xFF)
-        return np.asarray(codes, np.int64)  # has no sign
-    sign = codes.dtype.type(1 << (bits - 1))
-    magnitude = (codes & (sign - codes.dtype.type(1))).astype(np.int64)
+        return codes.view(np.uint8).astype(np.int32)  # has no sign
+    unused = next((8 - bits for bits in (4, 6) if dtype.name.startswith(f"float{bits}")), 0)
+    if unused:
+        codes = codes << np.int8(unused)
+    wide: Array = codes.astype(np.int64 if width == 8 else np.int32, copy=False)
+    sign = wide >> (8 * wide.itemsize - 1)  # -1 for negative numbers, else 0
+    magnitude: Array = wide & ((1 << (8 * width - 1)) - 1)
+    if unused:
+        magnitude >>= unused
     if compute == TF32:
         magnitude = (magnitude + (1 << (_TF32_BITS - 1))) >> _TF32_BITS
-    folded: Array = np.where(codes & sign, -magnitude, magnitude)
-    return folded
+    magnitude ^= sign
+    magnitude -= sign
+    return magnitude

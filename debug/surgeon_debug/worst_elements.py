@@ -43,14 +43,13 @@ class WorstElements:
         least = self.threshold
         if not errors.size or float(errors.max()) <= least:
             return
-        if errors.size > 4 * self.count:
+        chosen = np.flatnonzero(errors > least)
+        if chosen.size > self.count:
             # Of equal errors the first ones, which a partition alone does not promise.
-            bar = float(np.partition(errors, -self.count)[-self.count])
-            above = np.flatnonzero(errors > max(bar, least))
-            level = np.flatnonzero(errors == bar)[: self.count - above.size] if bar > least else above[:0]
-            chosen = np.concatenate([above, level])
-        else:
-            chosen = np.flatnonzero(errors > least)
+            sizes = errors[chosen]
+            bar = float(np.partition(sizes, -self.count)[-self.count])
+            above = chosen[sizes > bar]
+            chosen = np.concatenate([above, chosen[sizes == bar][: self.count - above.size]])
         for at in chosen:
             self.kept.append((float(errors[at]), element_at(leaf, start + int(at), sample)))
         self._trim()
