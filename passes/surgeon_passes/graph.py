@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import onnx
@@ -323,7 +323,15 @@ def digest(model: ir.Model) -> str:
     proto, taken = small_proto(model, lambda tensor: tensor.nbytes >= CUT_THRESHOLD)
     content = hashlib.sha256(proto.SerializeToString(deterministic=True))
     for tensor in taken:
-        chunks = tensor.chunks() if isinstance(tensor, MappedTensor) else [tensor.tobytes()]
-        for chunk in chunks:
+        for chunk in _chunks(tensor):
             content.update(chunk)
     return content.hexdigest()
+
+
+def _chunks(tensor: ir.TensorProtocol) -> Iterable[bytes]:
+    """The data of a tensor, without mapping what is in a file: mapped pages would count as memory in use."""
+    if isinstance(tensor, MappedTensor):
+        return tensor.chunks()
+    if isinstance(tensor, ir.ExternalTensor):
+        return WeightFile(Path(tensor.path)).chunks(tensor.offset or 0, tensor.nbytes)
+    return [tensor.tobytes()]
