@@ -7,7 +7,7 @@ knows what the target computed.
 
 The rounding of a sum of K products that is accumulated one by one is a random walk over its partial sums (Higham and
 Mary, "A new approach to probabilistic rounding error analysis", 2019). Where the terms cancel, its standard deviation
-is that of perturbing every term by sqrt(K/2) units; where they add up, it is up to sqrt(K) units of the sum itself.
+is that of perturbing every term by sqrt(K/2) units; where they add up, it is some sqrt(K) units of the sum itself.
 Both are counted. Blocked and vectorised sums err less, so the floor is generous there.
 """
 
@@ -34,8 +34,11 @@ _MIN_AMPLITUDE = 2.0**-16
 _OUTPUT_UNITS = 2.0
 """Units in the last place that an operator of few roundings may be off."""
 
-_FUNCTION_UNITS = 8.0
+_FUNCTION_UNITS = 16.0
 """The same where a function is approximated, as vectorised libraries do, or computed in several steps."""
+
+_DRIFT = 2.0
+"""Multiples of sqrt(K) units that a sum of K terms of one sign may be off; equal terms round in the same direction."""
 
 _STEPS = {
     "Softmax": 3, "LogSoftmax": 3, "LayerNormalization": 4, "SkipLayerNormalization": 4, "InstanceNormalization": 4,
@@ -135,7 +138,7 @@ def floor_of(
         changed = [float(np.mean(e != reference)) for e in same_shape if e.size]
         return Floor(0.0, 1.0, max(changed, default=0.0) if len(same_shape) == len(emulated) else 1.0, {})
     scale = (rounding / amplitude(precision)) ** 2
-    own = (output_units(op) * precision.unit) ** 2 + (precision.sums**2 * terms if terms > 1 else 0.0)
+    own = (output_units(op) * precision.unit) ** 2 + (_DRIFT * precision.sums) ** 2 * (terms if terms > 1 else 0)
     r = reference.astype(np.float64)
     finite = np.isfinite(r)
     moved = np.zeros_like(r)

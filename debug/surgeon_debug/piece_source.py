@@ -245,6 +245,7 @@ class PieceSource:
         made.type.tensor_type.elem_type = port.element_type
         if port.shape is not None:
             shape = made.type.tensor_type.shape
+            shape.SetInParent()  # a scalar's shape is there and empty
             for size in port.shape:
                 dim = shape.dim.add()
                 if size is not None:

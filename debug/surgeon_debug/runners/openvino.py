@@ -109,10 +109,8 @@ class OpenVino:
         if self._compiled is None:
             raise EngineError("openvino was asked to run before a model was prepared")
         request = self._compiled.create_infer_request()
-        for port in self._compiled.inputs:
-            name = next((name for name in port.get_names() if name in feeds), None)
-            if name is not None:
-                request.set_tensor(port, _tensor_of(name, feeds[name]))
+        for port, name in _fed_ports(self._compiled.inputs, feeds):
+            request.set_tensor(port, _tensor_of(name, feeds[name]))
         request.infer()
         by_name = {name: port for port in self._compiled.outputs for name in port.get_names()}
         return {name: _value_of(request.get_tensor(by_name[name])) for name in self._wanted if name in by_name}
@@ -120,6 +118,21 @@ class OpenVino:
     def close(self) -> None:
         """Drop the compiled model and its memory."""
         self._compiled = None
+
+
+def _fed_ports(ports: Sequence[Any], feeds: Feeds) -> list[tuple[Any, str]]:
+    """Which value goes into which input.
+
+    OpenVINO drops nodes that only hand an input on, and gives the input the name of what they handed on instead of its
+    own (seen with 2026.4); such an input is known by its place among the model's inputs, which is that of its value.
+    """
+    names = [next((name for name in port.get_names() if name in feeds), None) for port in ports]
+    if None in names:
+        if len(ports) != len(feeds):
+            lost = ", ".join(sorted(set(feeds).difference(name for name in names if name)))
+            raise EngineError(f"openvino has lost the name of an input; it should be one of {lost}")
+        names = list(feeds)
+    return [(port, name) for port, name in zip(ports, names, strict=True) if name is not None]
 
 
 def _tensor_of(name: str, value: Value) -> Any:
