@@ -23,6 +23,7 @@ EXPLAINED = 0.9
 
 _OWN = 0.45  # where the error sits, at most this share of the reference's energy may sit too
 _FEW = 8
+_LEAST = 8  # elements; of fewer anything is a pattern
 _TILES = (8, 16, 32, 64, 128)
 
 
@@ -89,7 +90,11 @@ def hints_from_energies(energies: AxisEnergies, seen: Screen) -> list[Hint]:
         seen: The screen of the same pair.
     """
     axes = {axis: sums for axis, sums in energies.axes.items() if sums.error.size > 1}
-    if not axes or not seen.unequal or not 0.0 < float(next(iter(axes.values())).error.sum()) < math.inf:
+    if (
+        not axes
+        or math.prod(energies.shape) < _LEAST
+        or not 0.0 < float(next(iter(axes.values())).error.sum()) < math.inf
+    ):
         return []
     simple = _whole(energies, seen)
     if simple:
@@ -146,13 +151,13 @@ def _along(axis: int, sums: AxisSums) -> Hint | None:
         return _tail_hint(axis, size, tail, float(error[-tail:].sum()))
     if count <= min(_FEW, size // 4) and float(own[few].sum()) <= _OWN:
         return _few_hint(axis, size, sorted(int(i) for i in few), float(error[few].sum()), float(own[few].sum()))
-    rest = (1.0 - EXPLAINED) / 4
-    low = int(np.searchsorted(np.cumsum(error), rest, side="right"))
-    high = size - int(np.searchsorted(np.cumsum(error[::-1]), rest, side="right"))
-    share = float(error[low:high].sum())
-    if high - low <= size // 2 and share >= EXPLAINED and float(own[low:high].sum()) <= _OWN:
-        words = f"{low} to {high - 1} of the {size} indices of axis {axis} hold {_percent(share)} of it"
-        return Hint(HintKind.RANGE, axis, (low, high), share, words)
+    for rest in (1e-3, 2.5e-2):  # what may be left on either side
+        low = int(np.searchsorted(np.cumsum(error), rest, side="right"))
+        high = size - int(np.searchsorted(np.cumsum(error[::-1]), rest, side="right"))
+        if high - low <= size // 2 and float(own[low:high].sum()) <= _OWN:
+            share = float(error[low:high].sum())
+            words = f"{low} to {high - 1} of the {size} indices of axis {axis} hold {_percent(share)} of it"
+            return Hint(HintKind.RANGE, axis, (low, high), share, words)
     return None
 
 

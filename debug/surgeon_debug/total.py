@@ -27,6 +27,9 @@ class Total:
         if exponent != self.exponent:
             value = self._aligned(value, exponent)
         total = self.high + value
+        if not math.isfinite(total):
+            self.high, self.low = total, 0.0
+            return
         if abs(self.high) >= abs(value):
             self.low += (self.high - total) + value
         else:

@@ -134,7 +134,7 @@ def ordinals(array: Array, compute: str) -> Array:
     codes: Array = np.ascontiguousarray(native).view(f"i{width}")
     if dtype.name == "float8_e8m0fnu":
         return codes.view(np.uint8).astype(np.int32)  # has no sign
-    unused = next((8 - bits for bits in (4, 6) if dtype.name.startswith(f"float{bits}")), 0)
+    unused = next((8 - bits for bits in (4, 6) if dtype.name.startswith(f"float{bits}_")), 0)
     if unused:
         codes = codes << np.int8(unused)
     wide: Array = codes.astype(np.int64 if width == 8 else np.int32, copy=False)

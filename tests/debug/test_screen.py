@@ -68,7 +68,7 @@ def as_float(number: Fraction | int) -> float:
     try:
         return float(number)
     except OverflowError:
-        return math.copysign(math.inf, number)
+        return math.inf if number > 0 else -math.inf
 
 
 def root(number: Fraction) -> float:
