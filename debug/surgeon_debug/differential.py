@@ -211,7 +211,9 @@ class Differential:
                 self.unobserved.update((name, f"not tried: others were refused ({reason})") for name in names)
                 continue
             try:
-                for sample, values in zip(found, self._target.chain(dataclasses.replace(part, shows=shows)), strict=True):
+                for sample, values in zip(
+                    found, self._target.chain(dataclasses.replace(part, shows=shows)), strict=True
+                ):
                     sample.update(values)
             except EngineError as error:
                 if len(names) > 1:

@@ -109,9 +109,7 @@ class Emulation:
         return None if seen.mismatch or seen.exact else seen.rel_l2
 
 
-def emulate(
-    reference: Walker, units: Mapping[str, Unit], values: SegmentValues, seed: int
-) -> dict[str, Emulation]:
+def emulate(reference: Walker, units: Mapping[str, Unit], values: SegmentValues, seed: int) -> dict[str, Emulation]:
     """The noise floors of some layers.
 
     Args:

@@ -258,5 +258,3 @@ def _overflowed(name: str, values: SegmentValues, precision: str) -> bool:
 def _comparable(r: Value, i: Value) -> bool:
     arrays = isinstance(r, np.ndarray) and isinstance(i, np.ndarray)
     return bool(arrays and kind_of(r) == "float" and kind_of(i) == "float" and r.shape == i.shape)
-
-

@@ -176,4 +176,3 @@ def _by_total(facts: Facts) -> Judgement:
     sign, verdict = ("<=", Verdict.AGREE) if error <= limit else (">", Verdict.DIFFER)
     words = f"relative L2 {error:.2g} {sign} {limit:g}, table tolerance for {facts.accumulated}"
     return Judgement(verdict, words + reason, limit)
-

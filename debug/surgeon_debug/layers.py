@@ -35,6 +35,7 @@ RunnerLike = str | Engine | Runner
 DEFAULT_REFERENCE = "onnxruntime:optimize=none"
 """What a target is held against unless the caller says otherwise."""
 
+
 def as_engine(
     runner: RunnerLike, *, isolated: bool = False, timeout: float | None = None, memory_cap: int | None = None
 ) -> Engine:

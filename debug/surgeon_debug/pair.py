@@ -121,9 +121,7 @@ class Pair:
             watch.compare(values.golden, values.target)
             judge(values)
 
-        walk = Differential(
-            walkers[0], walkers[1], segments, isolate=options.isolate, judge=take, progress=progress
-        )
+        walk = Differential(walkers[0], walkers[1], segments, isolate=options.isolate, judge=take, progress=progress)
         whole = self._runs_whole(options)
         walk.run((lambda: self._run_target(watch)) if whole else None)
         watch.compare(_given(sources[0], self._names, self._feeds[0]), [{} for _ in self._feeds[0]])

@@ -46,9 +46,7 @@ class Segment:
     """Tensors of earlier segments whose reference value isolated nodes of this one are fed."""
 
 
-def plan_segments(
-    reference: PieceSource, target: PieceSource, layers: Sequence[Layer], budget: int
-) -> list[Segment]:
+def plan_segments(reference: PieceSource, target: PieceSource, layers: Sequence[Layer], budget: int) -> list[Segment]:
     """Cut both models along the layers they have in common.
 
     Args:
