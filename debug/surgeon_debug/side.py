@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, overload
 import numpy as np
 
 from surgeon_debug.values import is_foreign
-from surgeon_debug.widen import CHUNK, Array, unequal_bits, widener
+from surgeon_debug.widen import CHUNK, Array, inner, unequal_bits, widener
 
 _TINY = 1e-200  # below it a sum of squares may have lost squares to underflow
 _FAR = 256  # powers of two; squares of numbers within 2**-256 and 2**256 are safe
@@ -86,7 +86,7 @@ class Widened:
 
     @_Once
     def _square(self) -> float:
-        return float(self.values @ self.values)
+        return inner(self.values, self.values)
 
     @_Once
     def special(self) -> bool:
@@ -146,15 +146,15 @@ class Widened:
         if not self._shift:
             return self._square, 2 * self._exponent
         small = np.ldexp(self.values, -self._shift)
-        return float(small @ small), 2 * (self._shift + self._exponent)
+        return inner(small, small), 2 * (self._shift + self._exponent)
 
     def dot(self, other: Widened) -> tuple[float, int]:
         """The dot product with another chunk, as a number and its power of two; neither has special values."""
         exponent = self._exponent + other._exponent
         if not self._shift and not other._shift:
-            return float(self.values @ other.values), exponent
-        product = np.ldexp(self.values, -self._shift) @ np.ldexp(other.values, -other._shift)
-        return float(product), exponent + self._shift + other._shift
+            return inner(self.values, other.values), exponent
+        product = inner(np.ldexp(self.values, -self._shift), np.ldexp(other.values, -other._shift))
+        return product, exponent + self._shift + other._shift
 
     def same_as(self, other: Widened) -> bool:
         """Whether the bits are those of another chunk."""

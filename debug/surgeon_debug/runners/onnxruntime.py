@@ -129,6 +129,8 @@ class OnnxRuntime:
 
         options = ort.SessionOptions()
         options.log_severity_level = 4  # what it has to say is in the error
+        # Two engines run at the same time; threads that spin while they wait take the other one's processors.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[self._optimize])
         options.intra_op_num_threads = self._threads
         if self._deterministic or hasattr(options, "use_deterministic_compute"):
