@@ -6,7 +6,10 @@ large is decided elsewhere (:mod:`surgeon_debug.verdict`).
 
 from __future__ import annotations
 
-from surgeon_debug.difference import Classes, Difference, Percentiles, decibels
+import math
+from collections.abc import Sequence
+
+from surgeon_debug.difference import Classes, Difference, Percentiles, UserNumber, decibels
 from surgeon_debug.element_classes import ElementClass
 from surgeon_debug.full_set import FullSet
 from surgeon_debug.histogram import LogHistogram
@@ -15,6 +18,7 @@ from surgeon_debug.rearranged import hints_from_arrays
 from surgeon_debug.screen import ClassCount, Element, Screen
 from surgeon_debug.structure import EXPLAINED, Hint, HintKind, hints_from_energies
 from surgeon_debug.total import Total, root_ratio
+from surgeon_debug.user_functions import UserMetric
 from surgeon_debug.values import Value
 
 __all__ = ["Classes", "Difference", "Element", "Percentiles", "Tally", "compare"]
@@ -32,10 +36,20 @@ class Tally:
         atol: See ``rtol``.
         compute: The floating-point type that was computed in, for distances in the last place: a dtype's name or
             ``tf32``. Empty for the coarser of the two.
+        metrics: The user's own metrics to measure, too.
     """
 
-    def __init__(self, *, rtol: float | None = None, atol: float | None = None, compute: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        rtol: float | None = None,
+        atol: float | None = None,
+        compute: str = "",
+        metrics: Sequence[UserMetric] = (),
+    ) -> None:
         self.screen = Screen()
+        self._metrics = tuple(metrics)
+        self._numbers: dict[str, UserNumber] = {}
         self._full = FullSet(rtol=rtol, atol=atol, compute=compute)
         self._hints: tuple[Hint, ...] = ()
         self._hinted = 0.0
@@ -48,10 +62,17 @@ class Tally:
             reference: As :func:`surgeon_debug.values.normalise` returns it.
             target: Likewise.
             sample: Number of the sample, for :attr:`Element.sample`.
+
+        Raises:
+            BadOptionError: A metric of the user's fails.
         """
         seen = Screen()
         seen.add(reference, target, sample=sample)
         self.screen.merge(seen)
+        if not seen.mismatch:
+            for metric in self._metrics:
+                number = metric(reference, target)
+                self._keep(UserNumber(metric.text, number, number))
         pairs = [leaf for leaf in leaves(reference, target) if not leaf.mismatch]
         for leaf in pairs:
             if leaf.text:
@@ -70,10 +91,21 @@ class Tally:
                     found = hints_from_arrays(leaf.reference, leaf.target, energies, own) + found
                 self._hints = tuple(found)
 
+    def _keep(self, number: UserNumber) -> None:
+        before = self._numbers.get(number.name, number)
+        # Of two numbers one of which is NaN, Python's min and max return the first.
+        low, high = (before.lowest, number.lowest), (before.highest, number.highest)
+        unknown = any(math.isnan(x) for x in low)
+        self._numbers[number.name] = UserNumber(
+            number.name, math.nan if unknown else min(low), math.nan if unknown else max(high)
+        )
+
     def merge(self, other: Tally) -> None:
         """Add what another tally of the same value has seen; its samples count as later."""
         self.screen.merge(other.screen)
         self._full.merge(other._full)
+        for number in other._numbers.values():
+            self._keep(number)
         if other._hinted > self._hinted:
             self._hinted, self._hints = other._hinted, other._hints
 
@@ -118,6 +150,7 @@ class Tally:
             ulp=None if seen.exact or full.ulp is None else full.ulp.result(),
             worst_elements=full.worst.elements,
             channels=full.energies.shares(axes) if full.energies is not None and axes else (),
+            user_metrics=tuple(self._numbers.values()),
             hints=(*_class_hints(full, seen), *self._hints),
         )
 

@@ -41,6 +41,18 @@ class Percentiles:
 
 
 @dataclasses.dataclass(frozen=True)
+class UserNumber:
+    """What a user's own metric came to over all samples."""
+
+    name: str
+    """The metric: ``FILE.py:FUNCTION``."""
+    lowest: float
+    """The least of all samples; NaN if it was NaN for any."""
+    highest: float
+    """The largest of all samples; NaN if it was NaN for any."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Difference:
     """The result of comparing one value over all samples; errors are target minus reference, in float64."""
 
@@ -116,6 +128,9 @@ class Difference:
     have several shapes."""
     hints: tuple[Hint, ...] = ()
     """Patterns that explain nine tenths of the error of one sample, the one with the largest relative error."""
+
+    user_metrics: tuple[UserNumber, ...] = ()
+    """The user's own metrics that were asked for."""
 
     @property
     def cosine(self) -> float | None:

@@ -35,11 +35,12 @@ def hints_from_arrays(reference: Array, target: Array, energies: AxisEnergies, s
     """
     if not seen.rel_l2 >= _LEAST or reference.ndim == 0:
         return []
-    for find in (_shift, _transposed, _row_leak):
-        hint = find(reference, target)
-        if hint is not None:
-            return [hint]
-    hint = _border(reference, target, energies)
+    with np.errstate(all="ignore"):
+        for find in (_shift, _transposed, _row_leak):
+            hint = find(reference, target)
+            if hint is not None:
+                return [hint]
+        hint = _border(reference, target, energies)
     return [] if hint is None else [hint]
 
 

@@ -36,7 +36,7 @@ def slow_class(x: float, dtype: np.dtype, compute: np.dtype, *, target: bool) ->
     if kind_of(np.zeros(0, dtype)) != "float":
         top = float(largest_finite(dtype))
         low = -top - 1 if not dtype.name.startswith("u") else None
-        return "saturated" if dtype != bool and (abs(float(x)) == top or float(x) == low) else "finite"
+        return "saturated" if dtype.kind != "b" and (abs(float(x)) == top or float(x) == low) else "finite"
     if abs(x) == largest_finite(dtype) or (target and abs(x) == largest_finite(compute)):
         return "saturated"
     return "subnormal" if abs(x) < smallest_normal(compute) else "finite"

@@ -105,7 +105,8 @@ def test_a_shift_in_a_long_row_that_is_wrong_only_far_out() -> None:
     r = values((200_000,))
     t = r.copy()
     t[:1000] = np.roll(r, 1)[:1000]
-    assert hints(r, t)[HintKind.RANGE].where == (0, pytest.approx(1000, abs=30))
+    low, high = hints(r, t)[HintKind.RANGE].where
+    assert low < 30 and 970 < high <= 1000
     t = np.roll(r, -1)
     assert hints(r, t)[HintKind.SHIFT].where == (-1,)
 
