@@ -7,12 +7,11 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
-from surgeon_passes.constants import constant_of
 from surgeon_passes.foldable import is_random
 from surgeon_passes.infer_shapes import best_types
 from surgeon_passes.infer_types import Facts
 from surgeon_passes.inner_tensor import Step, StepKind
-from surgeon_passes.loop_shapes import certain, dims_of, first_scanned, loop_facts
+from surgeon_passes.loop_shapes import certain, constant_trips, dims_of, first_scanned, loop_facts
 from surgeon_passes.order import dependencies, sorted_nodes
 from surgeon_passes.reads import holds_graphs
 from surgeon_passes.walk import Scope, is_onnx_op, main_scope, title
@@ -338,34 +337,3 @@ def _hands_on_condition(node: ir.Node, scope: Scope) -> bool:
     heads = scope.graph.inputs
     own_loop = scope.owner is not None and is_onnx_op(scope.owner, "Loop") and len(heads) > 1
     return own_loop and is_onnx_op(node, "Identity") and node.inputs[0] is heads[1]
-
-
-def constant_trips(node: ir.Node, facts: Facts) -> int | None:
-    """How many iterations a Loop or Scan makes, where that is the same whenever it runs and known."""
-    if is_onnx_op(node, "Scan"):
-        return _scanned_length(node, facts)
-    body = node.attributes["body"].as_graph()
-    trips = constant_of(node.inputs[0]) if node.inputs else None
-    start = node.inputs[1] if len(node.inputs) > 1 else None
-    if trips is None or (start is not None and not _is_true(start)):
-        return None
-    again = body.outputs[0]
-    while (producer := again.producer()) is not None and is_onnx_op(producer, "Identity") and producer.inputs[0]:
-        again = producer.inputs[0]
-    return max(0, int(trips.numpy().item())) if again is body.inputs[1] or _is_true(again) else None
-
-
-def _is_true(value: ir.Value) -> bool:
-    tensor = constant_of(value)
-    return tensor is not None and tensor.size == 1 and bool(tensor.numpy().item())
-
-
-def _scanned_length(node: ir.Node, facts: Facts) -> int | None:
-    scanned = node.inputs[first_scanned(node) :]
-    attr = node.attributes.get("scan_input_axes")
-    axes = list(attr.as_ints()) if attr is not None else [0] * len(scanned)
-    for value, axis in zip(scanned, axes, strict=False):
-        dims = dims_of(certain(value, facts)) if value is not None else None
-        if dims is not None and -len(dims) <= axis < len(dims) and isinstance(dims[axis], int):
-            return int(dims[axis] or 0)
-    return None

@@ -9,8 +9,9 @@ import onnx_ir as ir
 
 from surgeon_passes.carry_out import NodeMaker, declared
 from surgeon_passes.inner_tensor import InnerTensor
+from surgeon_passes.loop_shapes import constant_trips
 from surgeon_passes.names import FreshNames
-from surgeon_passes.observe_plan import Candidate, Dims, Owner, Plan, constant_trips
+from surgeon_passes.observe_plan import Candidate, Dims, Owner, Plan
 from surgeon_passes.walk import Scope, is_onnx_op, title
 
 
