@@ -70,6 +70,7 @@ class Cell:
         self._precision: str | None = None
         self._model = ""
         self._worker: WorkerProcess | None = None
+        self._outbox, self._inbox = Outbox(), Inbox(writable=True)
         self._start()
 
     @property
@@ -142,7 +143,6 @@ class Cell:
         confines = self._confines
         self._worker = WorkerProcess(confines.python, confines.memory_cap or 0, self._folder)
         self._channel = Channel(self._worker.socket, tick=_SHORT_TICK if confines.memory_cap else _TICK)
-        self._outbox, self._inbox = Outbox(), Inbox(writable=True)
         self._started = False
         runner = {**dataclasses.asdict(self._runner), "options": dict(self._runner.options)}
         with contextlib.suppress(OSError):  # it is gone already; what it had to say is heard at the first use
@@ -152,6 +152,7 @@ class Cell:
         """End the worker and all it started; nothing of it is left afterwards."""
         worker, self._worker = self._worker, None
         self._started = False
+        self._outbox, self._inbox = Outbox(), Inbox(writable=True)
         shutil.rmtree(self._scratch, ignore_errors=True)
         return worker.bury() if worker is not None else 0
 
@@ -213,7 +214,7 @@ class Cell:
             raise EngineFailure(what, ending=Ending.OUT_OF_MEMORY, where=where, hint=hint)
         kind = getattr(errors, error["kind"], None)
         if error["kind"] == "EngineFailure":
-            raise EngineFailure(what, where=where, hint=hint)
+            raise EngineFailure(what, ending=Ending(error["ending"]), where=where, hint=hint)
         if isinstance(kind, type) and issubclass(kind, SurgeonError):
             raise kind(what, where=where, hint=hint)
         raise EngineFailure(f"{self._runner.text} failed while {task.words}: {what}")

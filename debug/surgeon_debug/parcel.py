@@ -9,7 +9,7 @@ import numpy as np
 
 from surgeon_debug.element_types import STRING, Buffer, element_type_of, is_foreign, packed_size, type_of_number
 from surgeon_debug.shared_memory import Inbox, Outbox, lease_of
-from surgeon_debug.values import Value, nbytes, text_of
+from surgeon_debug.values import Value, text_of
 from surgeon_passes.errors import BadOptionError
 
 
@@ -25,17 +25,26 @@ def pack(values: dict[str, Value], outbox: Outbox, *, pass_on: bool) -> dict[str
         A JSON document.
 
     Raises:
-        BadOptionError: A value is of a type that ONNX does not have.
+        ValueError: Something is no value that a model can have.
     """
-    outbox.begin(sum(nbytes(value) for value in values.values()))
+    outbox.begin(sum(_size(value) for value in values.values()))
     packer = _Packer(outbox, pass_on)
     described = {}
     for name in list(values):
         try:
             described[name] = packer.value(values.pop(name))
-        except (BadOptionError, TypeError, ValueError) as error:
-            raise BadOptionError(f"'{name}' is no value of a model: {error}") from error
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise ValueError(f"'{name}': {error}") from error
     return described
+
+
+def _size(value: Value) -> int:
+    if isinstance(value, list):
+        return sum(_size(item) for item in value)
+    array = value.data if isinstance(value, Buffer) else value
+    return array.nbytes if isinstance(array, np.ndarray) else 0
 
 
 class _Packer:

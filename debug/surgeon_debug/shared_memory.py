@@ -13,6 +13,7 @@ import contextlib
 import mmap
 import os
 import sys
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -20,10 +21,16 @@ import numpy as np
 
 _Bytes = np.ndarray[Any, Any]
 
+Use = tuple[int, int]
+"""The key of a segment and the number of a message that used it."""
+
 SEGMENT = 16 << 20
 """Bytes of a segment that holds small arrays: memory is freed in pieces of this size."""
 
 _MOST = 32  # a message of any size takes about this many segments, for each is an open file
+_KEEP = (
+    64 << 20
+)  # a mapping of another worker's segment up to this size is kept: mapping it anew costs as much as a copy
 _ALIGN = 64
 
 
@@ -58,12 +65,12 @@ class Mapping(mmap.mmap):
 class Lease:
     """The memory of a segment for as long as any array looks at it; the ``base`` of all such arrays."""
 
-    def __init__(self, mapping: Mapping, size: int, key: int, freed: collections.deque[int]) -> None:
+    def __init__(self, mapping: Mapping, size: int, use: Use, freed: collections.deque[Use]) -> None:
         self.mapping = mapping
         self.size = size
         whole = np.frombuffer(mapping, np.uint8, size)
         self.__array_interface__ = dict(whole.__array_interface__, data=(_address(whole), not whole.flags.writeable))
-        self._key = key
+        self._use = use
         self._freed = freed
 
     @property
@@ -72,7 +79,7 @@ class Lease:
         return int(self.__array_interface__["data"][0])
 
     def __del__(self) -> None:
-        self._freed.append(self._key)
+        self._freed.append(self._use)
 
 
 def _address(array: _Bytes) -> int:
@@ -112,9 +119,12 @@ class Outbox:
 
     def __init__(self) -> None:
         self._serial = 0
+        self._message = 0
         self._free: dict[int, _Segment] = {}
         self._lent: dict[int, _Segment] = {}
-        self._passed: dict[int, Lease] = {}
+        self._passed: dict[Use, Lease] = {}
+        self._keys: weakref.WeakKeyDictionary[Mapping, int] = weakref.WeakKeyDictionary()
+        self._gone: collections.deque[int] = collections.deque()
         self._begin()
 
     def _begin(self, total: int = 0) -> None:
@@ -170,11 +180,18 @@ class Outbox:
         Returns:
             The key it has in this message.
         """
+        key = self._keys.get(lease.mapping, 0)
         if lease not in self._passing:
-            self._serial += 1
-            self._passing[lease] = self._serial
-            self._passed[self._serial] = lease
-            self._new.append((self._serial, lease.mapping, lease.size, True))
+            if not key:
+                self._serial += 1
+                key = self._serial
+                once = lease.size > _KEEP
+                self._new.append((key, lease.mapping, lease.size, once))
+                if not once:
+                    self._keys[lease.mapping] = key
+                    weakref.finalize(lease.mapping, self._gone.append, key)
+            self._passing[lease] = key
+            self._passed[key, self._message] = lease
         return self._passing[lease]
 
     def finish(self) -> tuple[dict[str, Any], list[int]]:
@@ -185,10 +202,17 @@ class Outbox:
         """
         dropped = list(self._free)
         self._free.clear()
-        news = [[key, size, once] for key, _, size, once in self._new]
+        while self._gone:
+            dropped.append(self._gone.popleft())
+        told = {
+            "message": self._message,
+            "segments": [[key, size, once] for key, _, size, once in self._new],
+            "dropped": dropped,
+        }
         files = [mapping.file for _, mapping, _, _ in self._new]
+        self._message += 1
         self._begin()
-        return {"segments": news, "dropped": dropped}, files
+        return told, files
 
     def abandon(self) -> None:
         """End a message that will not be sent."""
@@ -197,14 +221,16 @@ class Outbox:
             del self._lent[segment.key]
             if segment.key not in unknown:
                 self._free[segment.key] = segment
-        for key in self._passing.values():
-            del self._passed[key]
+        for lease, key in self._passing.items():
+            del self._passed[key, self._message]
+            if key in unknown:
+                self._keys.pop(lease.mapping, None)
         self._begin()
 
-    def reclaim(self, keys: Iterable[int]) -> None:
-        """Take back what the reader no longer looks at."""
-        for key in keys:
-            self._passed.pop(key, None)
+    def reclaim(self, uses: Iterable[Sequence[int]]) -> None:
+        """Take back what the reader no longer looks at, as :meth:`Inbox.freed` says at the other end."""
+        for key, message in uses:
+            self._passed.pop((key, message), None)
             segment = self._lent.pop(key, None)
             if segment is not None:
                 self._free[key] = segment
@@ -220,7 +246,8 @@ class Inbox:
     def __init__(self, *, writable: bool) -> None:
         self._writable = writable
         self._mappings: dict[int, tuple[Mapping, int]] = {}
-        self._freed: collections.deque[int] = collections.deque()
+        self._freed: collections.deque[Use] = collections.deque()
+        self._message = 0
         self._once: dict[int, tuple[Mapping, int]] = {}
         self._open: dict[int, _Bytes] = {}
 
@@ -235,6 +262,7 @@ class Inbox:
             ValueError: What is told does not fit the files.
         """
         left = collections.deque(files)
+        self._message = told["message"]
         try:
             for key, size, once in told["segments"]:
                 mapping = Mapping(left.popleft(), size, writable=self._writable and not once)
@@ -255,7 +283,7 @@ class Inbox:
             found = self._mappings.get(key) or self._once.get(key)
             if found is None:
                 raise ValueError(f"there is no segment {key}")
-            self._open[key] = np.asarray(Lease(*found, key, self._freed))
+            self._open[key] = np.asarray(Lease(*found, (key, self._message), self._freed))
         whole = self._open[key]
         if not 0 <= offset <= offset + size <= whole.size:
             raise ValueError(f"segment {key} has no bytes {offset} to {offset + size}")
@@ -266,8 +294,8 @@ class Inbox:
         self._open = {}
         self._once = {}
 
-    def freed(self) -> list[int]:
-        """Keys of segments that nothing looks at any more since this was asked last."""
+    def freed(self) -> list[Use]:
+        """Uses of segments that nothing looks at any more, since this was asked last."""
         found = []
         while self._freed:
             found.append(self._freed.popleft())

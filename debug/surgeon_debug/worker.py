@@ -17,6 +17,7 @@ import select
 import signal
 import socket
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,11 @@ class _Service:
         from surgeon_debug.runners.runner_text import RunnerText
         from surgeon_debug.shared_memory import Inbox, Outbox
 
-        self._engine = Engine(runner["text"], make_runner(RunnerText(**runner)), scratch=scratch)
+        self._engine = Engine(runner["text"], make_runner(RunnerText(**runner)))
+        if not getattr(self._engine.runner, "observes", False):
+            # There will be temporary files, and the parent removes what a killed process leaves.
+            scratch.mkdir()
+            tempfile.tempdir = os.environ["TMPDIR"] = str(scratch)
         self._inbox, self._outbox = Inbox(writable=False), Outbox()
 
     def _run(self, message: dict[str, Any], files: list[int]) -> tuple[dict[str, Any], list[int]]:
@@ -140,18 +145,23 @@ class _Service:
         self._outbox.reclaim(message["freed"])
         self._inbox.begin(message["memory"], files)
         values = self._engine.fetch(unpack(message["feeds"], self._inbox))
-        described = pack(values, self._outbox, pass_on=False)
+        try:
+            described = pack(values, self._outbox, pass_on=False)
+        except ValueError as error:
+            self._engine.returned_rubbish(error)
         memory, sent = self._outbox.finish()
         return {"values": described, "memory": memory}, sent
 
 
 def _words(error: Exception) -> dict[str, Any]:
     """An error as the parent can raise it again."""
+    from surgeon_debug.endings import EngineFailure
     from surgeon_passes.errors import SurgeonError
 
     memory = isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError)
     if isinstance(error, SurgeonError):
         said = {"kind": type(error).__name__, "what": error.what, "where": error.where, "hint": error.hint}
+        said["ending"] = error.ending.value if isinstance(error, EngineFailure) else ""
     else:
         said = {"kind": "", "what": " ".join(str(error).split()) or type(error).__name__, "where": "", "hint": ""}
     return {**said, "memory": memory}

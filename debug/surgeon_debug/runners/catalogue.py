@@ -193,13 +193,12 @@ def arguments_of(runner_type: type[Any], name: str, options: Mapping[str, str]) 
     for raw, text in options.items():
         key, dot, inner = raw.partition(".")
         key = key.replace("-", "_")
-        text = unquote(text)
         if key in parameters and dot and _is_mapping(parameters[key][0]):
-            arguments.setdefault(key, {})[inner] = text
+            arguments.setdefault(key, {})[inner] = unquote(text)
         elif key in parameters and not dot and not _is_mapping(parameters[key][0]):
             arguments[key] = convert(text, parameters[key][0], f"{name}:{key}")
         elif rest:
-            arguments[raw] = text
+            arguments[raw] = unquote(text)
         else:
             known = [f"{k}.KEY" if _is_mapping(kind) else k for k, (kind, _) in parameters.items()]
             close = difflib.get_close_matches(raw, known, 1)

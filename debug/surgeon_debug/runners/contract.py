@@ -83,15 +83,13 @@ class Engine:
     Args:
         label: How messages and results call it: the text that the runner was made from.
         runner: The runner.
-        scratch: A folder, there or not, for copies of models; None for a temporary one that goes with the engine.
     """
 
-    def __init__(self, label: str, runner: Runner, *, scratch: Path | None = None) -> None:
+    def __init__(self, label: str, runner: Runner) -> None:
         self.label = label
         self.runner = runner
         self._model = ""
         self._wanted: frozenset[str] = frozenset()
-        self._scratch = scratch
         self._copies: Path | None = None
 
     @property
@@ -131,7 +129,7 @@ class Engine:
 
     def _exposed(self, model_path: Path, wanted: Sequence[str]) -> Path:
         self._forget_copies()
-        self._copies = Path(tempfile.mkdtemp(prefix="surgeon-")) if self._scratch is None else self._scratch
+        self._copies = Path(tempfile.mkdtemp(prefix="surgeon-"))
         return exposed(model_path, wanted, self._copies)
 
     def _forget_copies(self) -> None:
@@ -172,10 +170,17 @@ class Engine:
             EngineFailure: As for :meth:`fetch`, or a value is none that a model can have.
         """
         values = self.fetch(feeds)
-        try:
-            return {name: normalise(values.pop(name)) for name in list(values)}
-        except Exception as error:  # noqa: BLE001  (whatever a runner returned is asked to become an array)
-            self._refuse(f"returned something that is no value from {self._model}", error)
+        found = {}
+        for name in list(values):
+            try:
+                found[name] = normalise(values.pop(name))
+            except Exception as error:  # noqa: BLE001  (whatever a runner returned is asked to become an array)
+                self.returned_rubbish(ValueError(f"'{name}': {error}"))
+        return found
+
+    def returned_rubbish(self, error: ValueError) -> NoReturn:
+        """Raise what follows from a result that is no value."""
+        self._refuse(f"returned something that is no value for {self._model}", error)
 
     def _refuse(self, did: str, error: Exception) -> NoReturn:
         if isinstance(error, EngineError) and not isinstance(error, EngineFailure):

@@ -20,9 +20,23 @@ from surgeon_passes.wire import encode_varint, fields
 _LENGTH_DELIMITED = 2
 _IR_VERSION, _GRAPH = 1, 7  # of a model
 _NODE, _INITIALIZER, _OUTPUT = 1, 5, 12  # of a graph
-_NODE_OUTPUT = 2
+_NODE_OUTPUT, _ATTRIBUTE = 2, 5  # of a node
 _NAME = 1  # of a value info
 _EXTERNAL_DATA = 13  # of a tensor
+_TENSORS, _GRAPHS = (5, 10), (6, 11)  # of an attribute
+_SHORT = 24  # bytes; a shorter attribute holds no external tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class External:
+    """Where one external weight lies."""
+
+    location: str
+    """The file as the model names it, relative to its folder."""
+    offset: int
+    """First byte."""
+    length: int | None
+    """Number of bytes; None for all that follow."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +47,13 @@ class Interface:
     """Graph outputs."""
     inner: frozenset[str]
     """Tensors computed in the main graph, graph outputs included."""
-    locations: tuple[str, ...]
-    """Files of external weights as the model names them, relative to its folder; each once."""
+    external: tuple[External, ...]
+    """Where external weights lie, in the order of the model, those in nested graphs included."""
+
+    @property
+    def locations(self) -> list[str]:
+        """Files of external weights as the model names them, relative to its folder; each once."""
+        return list(dict.fromkeys(weight.location for weight in self.external))
 
     def hidden(self, wanted: Sequence[str]) -> list[str]:
         """Those of ``wanted`` that exist in the main graph and are not outputs yet, in the order given."""
@@ -54,19 +73,16 @@ def interface_of(model_path: Path) -> Interface:
     """
     outputs: list[str] = []
     inner: list[str] = []
-    locations: dict[str, None] = {}
+    external: list[External] = []
     with _mapped(model_path) as view, memoryview(view) as data:
         for start, end in _children(data, 0, len(data), _GRAPH):
             for number, wire, _, content, stop in fields(data, start, end):
-                if wire != _LENGTH_DELIMITED:
-                    continue
-                if number == _NODE:
+                if number == _NODE and wire == _LENGTH_DELIMITED:
                     inner += _texts(data, content, stop, _NODE_OUTPUT)
-                elif number == _OUTPUT:
+                elif number == _OUTPUT and wire == _LENGTH_DELIMITED:
                     outputs += _texts(data, content, stop, _NAME)
-                elif number == _INITIALIZER:
-                    locations.update(dict.fromkeys(_locations(data, content, stop)))
-    return Interface(tuple(filter(None, outputs)), frozenset(filter(None, inner)), tuple(locations))
+            external += _externals(data, start, end)
+    return Interface(tuple(filter(None, outputs)), frozenset(filter(None, inner)), tuple(external))
 
 
 def _mapped(model_path: Path) -> mmap.mmap:
@@ -89,11 +105,38 @@ def _texts(data: memoryview, start: int, end: int, wanted: int) -> list[str]:
     return [str(data[a:b], "utf-8", "replace") for a, b in _children(data, start, end, wanted)]
 
 
-def _locations(data: memoryview, start: int, end: int) -> Iterator[str]:
+def _externals(data: memoryview, start: int, end: int) -> Iterator[External]:
+    """The external weights of a graph, those of its nodes' attributes and graphs within."""
+    graphs = [(start, end)]
+    while graphs:
+        at, last = graphs.pop()
+        for number, wire, _, content, stop in fields(data, at, last):
+            if number == _INITIALIZER and wire == _LENGTH_DELIMITED:
+                yield from _external(data, content, stop)
+            elif number == _NODE and wire == _LENGTH_DELIMITED:
+                for a, b in _children(data, content, stop, _ATTRIBUTE):
+                    if b - a < _SHORT:
+                        continue
+                    for inner, kind, _, c, d in fields(data, a, b):
+                        if kind == _LENGTH_DELIMITED and inner in _TENSORS:
+                            yield from _external(data, c, d)
+                        elif kind == _LENGTH_DELIMITED and inner in _GRAPHS:
+                            graphs.append((c, d))
+
+
+def _external(data: memoryview, start: int, end: int) -> Iterator[External]:
+    """Where a tensor's data lie, if not in the tensor."""
+    entries: dict[bytes, bytes] = {}
     for content, stop in _children(data, start, end, _EXTERNAL_DATA):
         entry = {number: bytes(data[a:b]) for number, _, _, a, b in fields(data, content, stop)}
-        if entry.get(1) == b"location":
-            yield entry.get(2, b"").decode("utf-8", "surrogateescape")
+        entries[entry.get(1, b"")] = entry.get(2, b"")
+    if b"location" in entries:
+        length = entries.get(b"length")
+        yield External(
+            entries[b"location"].decode("utf-8", "surrogateescape"),
+            int(entries.get(b"offset") or 0),
+            int(length) if length else None,
+        )
 
 
 class InterfaceMemory:
@@ -140,13 +183,14 @@ def with_tail(model_path: Path, tail: bytes) -> bytes:
 def exposed(model_path: Path, wanted: Sequence[str], folder: Path) -> Path:
     """A path of a model in which all of ``wanted`` that its main graph has are graph outputs.
 
-    The model itself if they are already; else a copy, with its external weights as hard links, or symbolic ones where
-    those cannot be.
+    It is the model itself if they are already and its weights are plain files beside it. Otherwise it is a copy, with
+    copies of the weights it uses: onnx reads neither symbolic links nor files with several hard links, and so does
+    whatever is built on it.
 
     Args:
         model_path: The model.
         wanted: Tensors of the main graph by name; other names are passed over.
-        folder: Where a copy goes; made if there is one to make.
+        folder: Where a copy goes.
 
     Raises:
         FileError: The model cannot be read, or the copy cannot be written.
@@ -154,32 +198,42 @@ def exposed(model_path: Path, wanted: Sequence[str], folder: Path) -> Path:
     """
     interface = interface_of(model_path)
     hidden = interface.hidden(wanted)
-    if not hidden:
+    if not hidden and not any(_is_linked(model_path.parent / at) for at in interface.locations):
         return model_path
     # Weights that the model looks for above its own folder are to be found above the copy's folder too.
     ups = max((PurePosixPath(os.path.normpath(at)).parts.count("..") for at in interface.locations), default=0)
     home = folder.joinpath("model", *(["in"] * ups))
-    copy = home / model_path.name
     try:
         home.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(model_path, copy)
-        with copy.open("ab") as file:
-            file.write(tail_of(hidden))
+        shutil.copyfile(model_path, home / model_path.name)
+        if hidden:
+            with (home / model_path.name).open("ab") as file:
+                file.write(tail_of(hidden))
         for location in interface.locations:
-            _link(model_path.parent / location, home / location)
+            if not PurePosixPath(location).is_absolute():
+                used = [weight for weight in interface.external if weight.location == location]
+                _copy_used(model_path.parent / location, home / location, used)
     except OSError as error:
         raise FileError(f"cannot be copied to show its inner tensors: {error}", where=str(model_path)) from error
-    return copy
+    return home / model_path.name
 
 
-def _link(source: Path, target: Path) -> None:
-    if source == target or not source.exists() or target.exists():  # an absolute location stays what it is
+def _is_linked(path: Path) -> bool:
+    return path.is_symlink() or (path.is_file() and path.stat().st_nlink > 1)
+
+
+def _copy_used(source: Path, target: Path, used: Sequence[External]) -> None:
+    """Copy the parts of a weight file that a model uses to where they are in it; between them the copy is hollow."""
+    if not source.is_file():  # the engine will say so in its own words
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        target.symlink_to(source.resolve())
+    with source.open("rb") as old, target.open("wb") as new:
+        size = os.fstat(old.fileno()).st_size
+        os.truncate(new.fileno(), size)
+        for start, end in sorted({(w.offset, size if w.length is None else w.offset + w.length) for w in used}):
+            os.lseek(new.fileno(), start, os.SEEK_SET)
+            while copied := os.sendfile(new.fileno(), old.fileno(), start, max(0, min(end, size) - start)):
+                start += copied
 
 
 def linked_folder(model_path: Path, interface: Interface) -> Path | None:
@@ -193,11 +247,11 @@ def linked_folder(model_path: Path, interface: Interface) -> Path | None:
         The folder in which each weight file is found under the location that the model states; None if no weight
         is a link, or if there is no such folder.
     """
-    folder = model_path.parent
-    if not any((folder / location).is_symlink() for location in interface.locations):
+    folder, locations = model_path.parent, interface.locations
+    if not any((folder / location).is_symlink() for location in locations):
         return None
     roots = set()
-    for location in interface.locations:
+    for location in locations:
         parts, real = Path(location).parts, (folder / location).resolve()
         if real.parts[-len(parts) :] != parts:
             return None
