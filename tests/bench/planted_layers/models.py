@@ -9,6 +9,9 @@ import onnx
 from tests.bench.planted_layers.attention import bert
 from tests.bench.planted_layers.convolutional import inception, mobilenet, resnet, resnet_folded, unet
 from tests.bench.planted_layers.dense import mlp
+from tests.bench.planted_layers.variants import bfloat16, half, quantised
+
+__all__ = ["ARCHITECTURES", "bfloat16", "half", "quantised"]
 
 ARCHITECTURES: dict[str, Callable[[int], onnx.ModelProto]] = {
     "mlp": mlp,

@@ -10,7 +10,7 @@ import pytest
 
 from surgeon_debug.feeds import make_feeds
 from surgeon_passes.expose_tensors import ExposeTensors
-from tests.bench.planted_layers.models import ARCHITECTURES
+from tests.bench.planted_layers.models import ARCHITECTURES, bfloat16, half, quantised
 
 
 def all_values(proto: onnx.ModelProto, sample: int = 0) -> dict[str, np.ndarray]:
@@ -57,3 +57,36 @@ def test_what_comes_out_depends_on_what_goes_in(name: str) -> None:
 def test_the_seed_decides_the_weights(name: str) -> None:
     assert ARCHITECTURES[name](0).SerializeToString() == built(name).SerializeToString()
     assert ARCHITECTURES[name](1).SerializeToString() != built(name).SerializeToString()
+
+
+def relative(before: np.ndarray, after: np.ndarray) -> float:
+    """Relative L2 error."""
+    return float(np.linalg.norm(after - before) / np.linalg.norm(before))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_half_agrees_within_its_precision(name: str) -> None:
+    before, after = all_values(built(name)), all_values(half(built(name)))
+    converted = [node for node in half(built(name)).graph.node if node.op_type not in ("Cast", "Constant")]
+    assert len(converted) >= 0.9 * len(built(name).graph.node)
+    for output in built(name).graph.output:
+        if before[output.name].dtype == np.float32:
+            assert relative(before[output.name], after[output.name]) < 0.02, output.name
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_bfloat16_is_bfloat16(name: str) -> None:
+    converted = bfloat16(built(name))
+    onnx.checker.check_model(converted)
+    types = [info.type.tensor_type.elem_type for info in converted.graph.value_info]
+    assert types.count(onnx.TensorProto.BFLOAT16) > 5
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_quantised_is_near(name: str) -> None:
+    model = quantised(built(name))
+    assert sum(node.op_type == "QuantizeLinear" for node in model.graph.node) >= 3
+    before, after = all_values(built(name)), all_values(model)
+    for output in built(name).graph.output:
+        if before[output.name].dtype == np.float32:
+            assert relative(before[output.name], after[output.name]) < 0.35, output.name
