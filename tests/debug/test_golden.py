@@ -19,13 +19,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from surgeon_debug.element_types import Buffer
 from surgeon_debug.golden import GoldenReader, GoldenWriter
 from surgeon_debug.tensor_file import ALIGNMENT, stored_dtypes
 from surgeon_debug.values import normalise
 from surgeon_passes.errors import BadOptionError, FileError
 
 DTYPES = stored_dtypes()
-ROOT = Path(__file__).parents[2]
+ENV = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def assert_identical(seen: Any, wanted: Any) -> None:
@@ -110,7 +111,9 @@ def test_arrays_in_any_layout(tmp_path: Path) -> None:
         "fixed width": np.array([["ab", ""], ["é", "abcdef"]]),
         "bytes": np.array([b"a", b"\xff"]),
     }
-    seen = round_trip(tmp_path / "a.golden", values)
+    low = base.astype(ml_dtypes.int4)
+    seen = round_trip(tmp_path / "a.golden", {**values, "packed": Buffer.of(low)})
+    assert_identical(seen["packed"], low)
     assert_identical(seen["big-endian"], base)
     for name in set(values) - {"big-endian"}:
         assert_identical(seen[name], values[name])
@@ -241,7 +244,7 @@ reader = GoldenReader({str(tmp_path / "a.golden")!r})
 total = sum(float(reader.get(0, str(i)).sum()) for i in range(20))
 print(peak() - before, total)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=ENV)
     grown, total = done.stdout.split()
     assert float(total) == 20 * (4 << 20) + sum(range(1, 21))
     assert (tmp_path / "a.golden").stat().st_size > 20 * (32 << 20)
@@ -311,7 +314,7 @@ except FileError as error:
     print(error)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT, preexec_fn=limited
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=ENV, preexec_fn=limited
     )
     assert "larger than allowed" in done.stdout and done.stderr == ""
     assert list(tmp_path.iterdir()) == []
@@ -330,10 +333,9 @@ for i in range(10**9):
     writer.add(0, str(i), np.full(1 << 18, i))
     print(i, flush=True)
 """
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=ENV) as process:
         assert process.stdout is not None
-        while process.stdout.readline().strip() != "5":
-            pass
+        assert "5\n" in iter(process.stdout.readline, "")
         os.kill(process.pid, signal.SIGKILL)
     assert (path.read_bytes() if path.exists() else None) == older
 
