@@ -13,7 +13,7 @@ from surgeon_debug.noise_floor import Stripe
 
 @dataclasses.dataclass(frozen=True)
 class Attribution:
-    """The error of one layer, taken apart; relative errors are L2 norms over that of the reference, over all samples."""
+    """The error of one layer, taken apart; relative errors are L2 norms over the reference's, over all samples."""
 
     introduced: float | None
     """Of the layer alone, fed the reference's inputs; None if it could not be isolated."""

@@ -59,7 +59,7 @@ class Walker:
         """
         if not part.shows:
             return [{} for _ in self.held]
-        piece = chain_piece(self.source, part.nodes, part.reads, part.shows, self.held)
+        piece = chain_piece(part.nodes, part.reads, part.shows, self.held)
         found = self.run(piece)
         for name, value in found[0].items():
             if isinstance(value, np.ndarray):

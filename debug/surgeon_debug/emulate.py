@@ -49,7 +49,7 @@ class Unit:
         numbers = precision_of(self.precision)
         if numbers.low or self.quantised:
             return 0.0
-        return numbers.unit * max(1.0, math.sqrt(self.terms))
+        return numbers.unit * max(0.75, 0.4 * math.sqrt(self.terms))
 
 
 def unit_of(target: Walker, name: str, values: SegmentValues, engine_precision: str | None) -> Unit:

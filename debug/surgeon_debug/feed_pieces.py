@@ -28,13 +28,12 @@ class FedPiece:
 
 
 def chain_piece(
-    source: PieceSource, nodes: Sequence[int], reads: Sequence[str], shows: Sequence[str], values: Sequence[Values]
+    nodes: Sequence[int], reads: Sequence[str], shows: Sequence[str], values: Sequence[Values]
 ) -> FedPiece:
     """A piece whose nodes feed each other, as in the whole model.
 
     Args:
-        source: The model.
-        nodes: Positions of its nodes.
+        nodes: Positions of the model's nodes.
         reads: Tensors from earlier pieces or from outside.
         shows: Tensors to show.
         values: The values of ``reads``, one mapping a sample.

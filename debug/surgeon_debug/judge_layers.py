@@ -5,23 +5,26 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from surgeon_debug.attribution import Attribution
-from surgeon_debug.compare import Difference, Tally
+from surgeon_debug.compare import Difference
 from surgeon_debug.comparison import TensorResult
 from surgeon_debug.differential import SegmentValues, Walker
 from surgeon_debug.emulate import Emulation, emulate, unit_of
 from surgeon_debug.layer_plan import Layer
 from surgeon_debug.layer_verdict import SUSPECT, Facts, judge_layer
+from surgeon_debug.limits import Limits
 from surgeon_debug.noise_floor import Floor, Stripe, worst_stripe
 from surgeon_debug.precision import precision_of
 from surgeon_debug.screen import Screen
 from surgeon_debug.total import root_ratio
 from surgeon_debug.triple import Triple
-from surgeon_debug.values import Value, kind_of
-from surgeon_debug.verdict import Judgement, Tolerance, Verdict, judge
+from surgeon_debug.values import kind_of
+from surgeon_debug.verdict import Judgement, Verdict
+from surgeon_debug.whole_run import by_limits
 
 _CLOSER = {Verdict.WRONG, Verdict.SUSPECT, Verdict.OVERFLOW, Verdict.ILL_CONDITIONED, Verdict.DIFFER}
 _MAX_CLOSER = 64  # layers of one comparison that get the full set of metrics
@@ -54,7 +57,7 @@ class LayerJudge:
         reference: The side that is believed; its engine emulates precisions.
         target: The side under test.
         engine_precision: What the target's engine computes in, if that is not what its model says.
-        tolerance: The caller's own numbers, which replace the noise floor.
+        limits: The caller's own limits, which replace the noise floor.
         random: Tensors that are random or follow from random numbers.
         seed: Decides the signs of perturbations.
     """
@@ -65,13 +68,13 @@ class LayerJudge:
         target: Walker,
         *,
         engine_precision: str | None,
-        tolerance: Tolerance,
+        limits: Limits,
         random: frozenset[str] = frozenset(),
         seed: int = 0,
     ) -> None:
         self._reference, self._target = reference, target
         self._engine_precision = engine_precision
-        self._tolerance = tolerance
+        self._limits = limits
         self._random = random
         self._seed = seed
         self._closer = 0
@@ -82,8 +85,7 @@ class LayerJudge:
     def __call__(self, values: SegmentValues) -> None:
         """Judge one segment."""
         measured = [m for layer in values.segment.layers if (m := self._measure(layer, values)) is not None]
-        if not self._tolerance.given:
-            self._explain(measured, values)
+        self._explain([item for item in measured if not self._limits.for_tensor(item.layer.tensor)], values)
         for item in measured:
             self.results[item.layer.tensor] = self._result(item, values)
 
@@ -159,9 +161,10 @@ class LayerJudge:
             rounds_to_integers=layer.rounds_to_integers,
         )
         difference = None
-        if self._tolerance.given:
+        asked = self._limits.for_tensor(layer.tensor)
+        if asked:
             difference = self._full(layer.tensor, values, introduced=False)
-            judgement = judge(difference, precision=layer.precision, tolerance=self._tolerance)
+            judgement = by_limits(difference, asked)
         elif layer.tensor in self._random:
             judgement = Judgement(Verdict.SKIPPED, "follows from random numbers, which differ from run to run")
         else:
@@ -199,7 +202,7 @@ class LayerJudge:
 
     def _full(self, name: str, values: SegmentValues, *, introduced: bool) -> Difference:
         """The full set of metrics: of the introduced error, or of the total."""
-        tally = Tally(rtol=self._tolerance.rtol, atol=self._tolerance.atol)
+        tally = self._limits.tally(name)
         others = values.isolated if introduced else values.target
         for s, (ours, theirs) in enumerate(zip(values.reference, others, strict=True)):
             tally.add(ours[name], theirs[name], sample=s)
@@ -243,7 +246,7 @@ def _overflowed(name: str, values: SegmentValues, precision: str) -> bool:
     seen = False
     for ours, alone in zip(values.reference, values.isolated, strict=True):
         r, i = ours[name], alone.get(name)
-        if not _comparable(r, i):
+        if not isinstance(r, np.ndarray) or not isinstance(i, np.ndarray) or not _comparable(r, i):
             return False
         with np.errstate(invalid="ignore"):
             apart = np.isfinite(r) & ~np.isfinite(i)
@@ -255,6 +258,5 @@ def _overflowed(name: str, values: SegmentValues, precision: str) -> bool:
     return seen
 
 
-def _comparable(r: Value, i: Value) -> bool:
-    arrays = isinstance(r, np.ndarray) and isinstance(i, np.ndarray)
-    return bool(arrays and kind_of(r) == "float" and kind_of(i) == "float" and r.shape == i.shape)
+def _comparable(r: np.ndarray[Any, Any], i: np.ndarray[Any, Any]) -> bool:
+    return kind_of(r) == "float" and kind_of(i) == "float" and r.shape == i.shape

@@ -18,16 +18,22 @@ import onnx_ir as ir
 from surgeon_debug.comparison import Comparison
 from surgeon_debug.feed_files import check_feeds
 from surgeon_debug.feeds import make_feeds
+from surgeon_debug.golden import GoldenWriter
+from surgeon_debug.inner_layers import with_bodies_shown
 from surgeon_debug.layer_plan import random_nodes
+from surgeon_debug.limits import Limits
 from surgeon_debug.pair import LayerOptions, Pair
-from surgeon_debug.pairing import feeds_for_other
+from surgeon_debug.pairing import feeds_for_other, output_names
+from surgeon_debug.recorded import Recorded
+from surgeon_debug.recording import describe, open_recording
 from surgeon_debug.runners.catalogue import make_engine
 from surgeon_debug.runners.contract import Engine, Runner
 from surgeon_debug.stage import ModelLike, label_of, staged
-from surgeon_debug.values import Feeds
-from surgeon_debug.verdict import Tolerance
+from surgeon_debug.user_functions import Postprocess
+from surgeon_debug.values import Feeds, Value
 from surgeon_passes.errors import BadOptionError
 from surgeon_passes.graph import load
+from surgeon_passes.observe_bodies import Observed
 
 RunnerLike = str | Engine | Runner
 """The text of a runner, or a runner."""
@@ -65,7 +71,10 @@ def compare_models(
     seed: int = 0,
     dims: Mapping[str, int] | None = None,
     layers: bool | LayerOptions = False,
-    tolerance: Tolerance | None = None,
+    limits: Limits | None = None,
+    postprocess: Postprocess | None = None,
+    against: str | Path | None = None,
+    save_reference: str | Path | None = None,
     timeout: float | None = None,
     memory_cap: int | None = None,
     allow_external: bool = False,
@@ -83,7 +92,11 @@ def compare_models(
         seed: Decides the samples that are made up.
         dims: Sizes of symbolic dimensions for those.
         layers: Compare tensors inside the main graph too, and how.
-        tolerance: The caller's own tolerance; None for the noise floor of layers and the table for outputs.
+        limits: The caller's own limits; None for the noise floor of layers and the table for outputs.
+        postprocess: What is compared instead of the outputs.
+        against: A file of values computed earlier, which takes the reference's place; the reference's runner then
+            emulates precisions only. Inputs are those of the file, if it has any and ``feeds`` are not given.
+        save_reference: Where to keep the reference's values: outputs, and layers if they are compared.
         timeout: Seconds that an engine may take for one prepare or one run; None for as long as it takes.
         memory_cap: Bytes of memory for the process of each engine; None for no limit.
         allow_external: Accept weights outside the models' folders.
@@ -112,21 +125,38 @@ def compare_models(
         other_path = path if other is None else stack.enter_context(staged(other, allow_external=allow_external))
         ours = load(path, allow_external=allow_external)
         theirs = ours if other is None else load(other_path, allow_external=allow_external)
-        if feeds is None:
-            fed = [make_feeds(ours, seed=seed, sample=i, dims=dims) for i in range(samples)]
-        else:
-            fed = [check_feeds(sample, ours) for sample in feeds]
-        if not fed:
-            raise BadOptionError("there is no sample to run", hint="give at least one")
+        recorded = None
+        if against is not None:
+            recorded = Recorded(open_recording(against, ours), str(against))
+            stack.callback(recorded.close)
+        fed, made_up = _samples(ours, recorded, feeds, samples, seed, dims)
         other_fed, notes = (fed, []) if other is None else feeds_for_other(fed, ours, theirs)
+        if recorded is not None:
+            notes += recorded.check_feeds(fed)
+            notes += recorded.check_fits("", output_names(ours))
         notes += _random_notes(ours, theirs)
+        keep = None
+        if save_reference is not None:
+            runner = engines[0].label if recorded is None else recorded.label
+            meta = describe(ours, name=label_of(model), runner=runner, seed=seed if made_up else None, dims=dims)
+            keep = stack.enter_context(GoldenWriter(save_reference, meta))
+            for sample, values in enumerate(fed):
+                keep.add_feeds(sample, values)
+        shown = [Observed(m, (), (), frozenset()) for m in (ours, theirs)]
+        if options is not None:
+            shown[0] = with_bodies_shown(ours, iterations=options.iterations, limit=options.inner)
+            if theirs is not ours:
+                shown[1] = with_bodies_shown(theirs, iterations=options.iterations, limit=options.inner)
         pair = Pair(
             (path, other_path),
-            (ours, theirs),
+            (shown[0], shown[0] if theirs is ours else shown[1]),
             (engines[0], engines[1]),
             (fed, other_fed),
-            tolerance or Tolerance(),
-            made_up=feeds is None,
+            limits=limits or Limits(),
+            postprocess=postprocess,
+            recorded=recorded,
+            keep=keep,
+            made_up=made_up,
         )
         if options is None:
             found = pair.compare_outputs()
@@ -137,15 +167,36 @@ def compare_models(
             found,
             model=label_of(model),
             other=label_of(model if other is None else other),
-            tolerance=_words(tolerance),
+            tolerance=_words(limits),
             notes=(*notes, *found.notes),
         )
 
 
-def _words(tolerance: Tolerance | None) -> str:
-    if tolerance is None or not tolerance.given:
+def _samples(
+    model: ir.Model,
+    recorded: Recorded | None,
+    feeds: Sequence[Feeds] | None,
+    samples: int,
+    seed: int,
+    dims: Mapping[str, int] | None,
+) -> tuple[list[dict[str, Value]], bool]:
+    """The inputs, one mapping a sample, and whether they were made up."""
+    if feeds is None and recorded is not None and recorded.recording.has_feeds(0):
+        feeds = [recorded.feeds(sample) for sample in range(recorded.samples)]
+    if feeds is None:
+        return [make_feeds(model, seed=seed, sample=i, dims=dims) for i in range(samples)], True
+    fed = [check_feeds(sample, model) for sample in feeds]
+    if not fed:
+        raise BadOptionError("there is no sample to run", hint="give at least one")
+    return fed, False
+
+
+def _words(limits: Limits | None) -> str:
+    if limits is None or not limits.given:
         return "table"
-    return f"rtol={tolerance.rtol or 0:g}, atol={tolerance.atol or 0:g}"
+    words = ", ".join(limit.text for limit in limits.everywhere)
+    single = f"{len(limits.entries)} of their own" if limits.entries else ""
+    return "; ".join(part for part in (words, single) if part)
 
 
 def _random_notes(*models: ir.Model) -> list[str]:

@@ -6,9 +6,9 @@ floor is that movement for the rounding the layer really does, and the rounding 
 knows what the target computed.
 
 The rounding of a sum of K products that is accumulated one by one is a random walk over its partial sums (Higham and
-Mary, "A new approach to probabilistic rounding error analysis", 2019). Where the terms cancel, its standard deviation
-is that of perturbing every term by sqrt(K/2) units; where they add up, it is some sqrt(K) units of the sum itself.
-Both are counted. Blocked and vectorised sums err less, so the floor is generous there.
+Mary, "A new approach to probabilistic rounding error analysis", 2019). Its standard deviation is that of perturbing
+every term by sqrt(K/6) units; what onnxruntime and OpenVINO differ by in large networks is half of that to all of it.
+Sums of nearly equal terms, which round in the same direction, get more.
 """
 
 from __future__ import annotations
@@ -31,14 +31,18 @@ DRAWS = 2
 _MIN_AMPLITUDE = 2.0**-16
 """Relative size of a perturbation; float32's own rounding must not show in what it moves."""
 
-_OUTPUT_UNITS = 2.0
-"""Units in the last place that an operator of few roundings may be off."""
+_MOVES, _ARITHMETIC, _FUNCTION = 0.75, 2.0, 8.0
+"""Units in the last place that a float32 output may be off by itself, in the root of the mean square: of operators that
+move numbers, that do arithmetic, and that approximate a function, as vectorised libraries do, or take several steps."""
 
-_FUNCTION_UNITS = 16.0
-"""The same where a function is approximated, as vectorised libraries do, or computed in several steps."""
+_LOW_MOVES, _LOW_FUNCTION = 0.6, 1.2
+"""The same in units of a lower precision, in which the final rounding is nearly all."""
+
+_ROUNDING = 1.0 / math.sqrt(3.0)
+"""The root mean square of an error spread evenly over one unit to either side."""
 
 _DRIFT = 2.0
-"""Multiples of sqrt(K) units that a sum of K terms of one sign may be off; equal terms round in the same direction."""
+"""Multiples of sqrt(K) units that a sum of K equal terms may be off: they all round in the same direction."""
 
 _STEPS = {
     "Softmax": 3, "LogSoftmax": 3, "LayerNormalization": 4, "SkipLayerNormalization": 4, "InstanceNormalization": 4,
@@ -48,11 +52,15 @@ _STEPS = {
     "GRU": 6, "RNN": 3, "Loop": 8, "Scan": 8, "If": 4, "Resize": 2, "GridSample": 3, "RotaryEmbedding": 2,
     "ReduceLogSumExp": 3, "ReduceL2": 2, "STFT": 4, "DFT": 4, "EyeLike": 1,
 }  # fmt: skip
+_MOVERS = {
+    "Neg", "Abs", "Relu", "Clip", "Max", "Min", "Identity", "ReduceMax", "ReduceMin", "MaxPool", "GlobalMaxPool",
+    "Where", "Transpose", "Reshape", "Concat", "Split", "Slice", "Gather", "GatherND", "GatherElements", "Cast",
+    "Expand", "Squeeze", "Unsqueeze", "Flatten", "Pad", "Tile", "Dropout", "DepthToSpace", "SpaceToDepth",
+    "ScatterND", "ScatterElements", "TopK", "LeakyRelu", "PRelu", "ThresholdedRelu",
+}  # fmt: skip
 _PLAIN = {
-    "Add", "Sub", "Mul", "Div", "Neg", "Abs", "Relu", "LeakyRelu", "Clip", "Max", "Min", "Sum", "Mean", "Identity",
-    "MatMul", "Gemm", "Conv", "ConvTranspose", "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "AveragePool",
-    "GlobalAveragePool", "MaxPool", "GlobalMaxPool", "Sqrt", "Where", "Transpose", "Reshape", "Concat", "Split",
-    "Slice", "Gather", "Cast", "Expand", "Squeeze", "Unsqueeze", "Flatten", "Pad", "Tile", "PRelu", "HardSigmoid",
+    "Add", "Sub", "Mul", "Div", "Sum", "Mean", "MatMul", "Gemm", "Conv", "ConvTranspose", "ReduceSum", "ReduceMean",
+    "AveragePool", "GlobalAveragePool", "Sqrt", "Reciprocal", "HardSigmoid", "BatchNormalization", "Einsum",
 }  # fmt: skip
 
 
@@ -103,16 +111,23 @@ def rounding_of(precision: Precision, op: str, terms: int, *, weighted: bool) ->
         terms: How many products are summed up for one output element.
         weighted: Whether constants take part, which are rounded to the precision too.
     """
-    reading = precision.unit if precision.low else 0.0
+    reading = _ROUNDING * precision.unit if precision.low else 0.0
     operands = 2.0 if weighted else 1.0
-    sums = precision.sums * math.sqrt(max(terms, 1) / 2.0)
-    steps = _STEPS.get(op, 1)
-    return math.sqrt(operands * reading**2 + sums**2) * math.sqrt(steps)
+    sums = _ROUNDING * precision.sums * math.sqrt(terms / 2.0) if terms > 1 else 0.0
+    return math.sqrt((operands * reading**2 + sums**2) * _STEPS.get(op, 1))
 
 
 def output_units(op: str) -> float:
-    """How many units in the last place the output may be off by itself."""
-    return _OUTPUT_UNITS if op in _PLAIN else _FUNCTION_UNITS
+    """How many units in the last place of float32 the output may be off by itself."""
+    return _MOVES if op in _MOVERS else _ARITHMETIC if op in _PLAIN else _FUNCTION
+
+
+def output_rounding(precision: Precision, op: str) -> float:
+    """The relative error that the output may have by itself, in the root of the mean square."""
+    if not precision.low:
+        return output_units(op) * precision.unit
+    low = _LOW_MOVES if op in _MOVERS or op in _PLAIN else _LOW_FUNCTION
+    return math.hypot(low * precision.unit, output_units(op) * precision.sums)
 
 
 def floor_of(
@@ -138,7 +153,7 @@ def floor_of(
         changed = [float(np.mean(e != reference)) for e in same_shape if e.size]
         return Floor(0.0, 1.0, max(changed, default=0.0) if len(same_shape) == len(emulated) else 1.0, {})
     scale = (rounding / amplitude(precision)) ** 2
-    own = (output_units(op) * precision.unit) ** 2 + (_DRIFT * precision.sums) ** 2 * (terms if terms > 1 else 0)
+    own = output_rounding(precision, op) ** 2
     r = reference.astype(np.float64)
     finite = np.isfinite(r)
     moved = np.zeros_like(r)
@@ -153,6 +168,10 @@ def floor_of(
     moved[~finite] = 0.0
     energy[~finite] = 0.0
     rr, mm = float(energy.sum()), float(moved.sum())
+    conditioning = math.sqrt(mm / rr) / amplitude(precision) if rr else 1.0
+    if terms > 1 and conditioning > 0.0:
+        # Terms that add up instead of cancelling show in a conditioning far below 1, that of equal ones in 1/sqrt(K).
+        own += (_DRIFT * precision.sums) ** 2 * min(terms, 4.0 / conditioning**2)
     # A number near zero is rounded to a multiple of the smallest step, whatever its size.
     absolute = (2.0 * precision.smallest) ** 2
     explained = moved * scale + energy * own + absolute
@@ -161,7 +180,7 @@ def floor_of(
     if rr == 0.0:
         return Floor(math.inf if total else 0.0, 1.0, 0.0, {})
     by_index = {axis: _along(explained, axis) for axis in range(r.ndim) if r.ndim > 1 and 2 <= r.shape[axis] <= 8192}
-    return Floor(math.sqrt(total / rr), math.sqrt(mm / rr) / amplitude(precision), 0.0, by_index)
+    return Floor(math.sqrt(total / rr), conditioning, 0.0, by_index)
 
 
 def _along(energy: Array, axis: int) -> Array:

@@ -6,20 +6,25 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import onnx_ir as ir
-
 from surgeon_debug.comparison import Comparison, TensorResult
 from surgeon_debug.differential import Differential, SegmentValues, Walker
+from surgeon_debug.golden import GoldenWriter
+from surgeon_debug.inner_layers import blame_inside, named_inside
 from surgeon_debug.judge_layers import LayerJudge
 from surgeon_debug.layer_plan import Layer, plan_layers
+from surgeon_debug.limits import Limits
 from surgeon_debug.memory_left import memory_left
 from surgeon_debug.pairing import joined_outputs
 from surgeon_debug.piece_source import PieceSource
+from surgeon_debug.recorded import Recorded
+from surgeon_debug.recorded_walker import RecordedWalker
 from surgeon_debug.runners.contract import Engine
 from surgeon_debug.segments import plan_segments
+from surgeon_debug.user_functions import Postprocess
 from surgeon_debug.values import Value
-from surgeon_debug.verdict import Tolerance, coarsest
+from surgeon_debug.verdict import coarsest
 from surgeon_debug.whole_run import OutputRules, WholeOutputs, run_whole
+from surgeon_passes.observe_bodies import Observed
 
 SPARE_MEMORY = 256 << 20
 """Bytes that tensors of a segment may take beyond twice the largest, unless the caller says otherwise."""
@@ -37,6 +42,10 @@ class LayerOptions:
     """Run every layer alone as well, on the reference's inputs, to tell introduced from inherited error."""
     whole: bool | None = None
     """Run the whole target first, with nothing shown; None: if its weights fit the memory this machine has left."""
+    iterations: int = 8
+    """How many iterations of loops are compared inside."""
+    inner: int = 1000
+    """The most tensors of bodies and functions that are compared."""
 
 
 class Pair:
@@ -44,29 +53,41 @@ class Pair:
 
     Args:
         paths: Their models' files, in ONNX's binary form.
-        models: The models; the same object twice if there is only one.
+        models: The models as they are compared, with the tensors of bodies shown; the same object twice if there is
+            only one.
         engines: What runs them.
         feeds: Their inputs, one mapping a sample.
-        tolerance: The caller's own tolerance.
+        limits: The caller's own limits.
+        postprocess: What is compared instead of the outputs.
+        recorded: The reference, if it is a recording; its engine then emulates precisions only.
+        keep: Where the reference's values are written.
         made_up: The inputs are nobody's.
     """
 
     def __init__(
         self,
         paths: tuple[Path, Path],
-        models: tuple[ir.Model, ir.Model],
+        models: tuple[Observed, Observed],
         engines: tuple[Engine, Engine],
         feeds: tuple[Sequence[Mapping[str, Value]], Sequence[Mapping[str, Value]]],
-        tolerance: Tolerance,
         *,
+        limits: Limits,
+        postprocess: Postprocess | None = None,
+        recorded: Recorded | None = None,
+        keep: GoldenWriter | None = None,
         made_up: bool,
     ) -> None:
-        self._paths, self._models, self._engines, self._feeds = paths, models, engines, feeds
-        self._tolerance, self._made_up = tolerance, made_up
-        self._names = joined_outputs(*models)
+        self._paths, self._engines, self._feeds = paths, engines, feeds
+        self._models = (models[0].model, models[1].model)
+        self._limits, self._postprocess, self._made_up = limits, postprocess, made_up
+        self._recorded, self._keep = recorded, keep
+        self._names = joined_outputs(*self._models)
         self._plan, self._common, self._unmatched = _common_layers(models, feeds)
-        precisions = tuple(engine.precision for engine in engines if engine.precision is not None)
-        self._rules = OutputRules(self._plan, tolerance, precisions)
+        self._inner = {tensor.name: tensor for tensor in models[0].tensors}
+        self._declined = models[0].declined
+        self._labels = (engines[0].label if recorded is None else recorded.label, engines[1].label)
+        precisions = tuple(e.precision for e in (engines if recorded is None else engines[1:]) if e.precision)
+        self._rules = OutputRules(self._plan, limits, precisions)
 
     def compare_outputs(self) -> Comparison:
         """Compare the graph outputs alone.
@@ -74,15 +95,30 @@ class Pair:
         Raises:
             EngineError: A side cannot run.
         """
+        self._limits.require_matched(self._names)
         watch = self._watch()
-        reference, target = (
-            run_whole(engine, path, self._names, feeds, made_up=self._made_up)
-            for engine, path, feeds in zip(self._engines, self._paths, self._feeds, strict=True)
-        )
+        reference = self._reference_outputs()
+        target = run_whole(self._engines[1], self._paths[1], self._names, self._feeds[1], made_up=self._made_up)
         delivered = list(reference[0])
+        self._write(reference)
         watch.take(target)
+        watch.note_second_run(self._engines[1].run(self._feeds[1][0]))
         watch.compare(reference, [{} for _ in reference])
-        return self._comparison(watch.results(delivered))
+        return dataclasses.replace(self._comparison(watch.results(delivered)), flaky=tuple(watch.flaky.items()))
+
+    def _reference_outputs(self) -> list[dict[str, Value]]:
+        if self._recorded is not None:
+            return [self._recorded.values(sample, self._names) for sample in range(len(self._feeds[0]))]
+        return run_whole(self._engines[0], self._paths[0], self._names, self._feeds[0], made_up=self._made_up)
+
+    def _write(self, values: Sequence[Mapping[str, Value]]) -> None:
+        """Put values of the reference into the golden file."""
+        if self._keep is None:
+            return
+        for sample, found in enumerate(values):
+            for name, value in found.items():
+                if not self._keep.has(sample, name):
+                    self._keep.add(sample, name, value)
 
     def compare_layers(
         self, folder: Path, options: LayerOptions, seed: int, progress: Callable[[int, int], None] | None
@@ -99,18 +135,16 @@ class Pair:
             EngineError: A side cannot run at all.
         """
         sources = self._sources(folder)
-        walkers = [
-            Walker(engine, source, feeds)
-            for engine, source, feeds in zip(self._engines, sources, self._feeds, strict=True)
-        ]
+        walkers = self._walkers(sources)
         layers = [layer for layer in self._common if all(_computes(source, layer.tensor) for source in sources)]
+        self._limits.require_matched([*self._names, *(layer.tensor for layer in layers)])
         segments = plan_segments(*sources, _per_sample(layers, len(self._feeds[0])), self._budget(layers, options))
         watch = self._watch()
         judge = LayerJudge(
             walkers[0],
             walkers[1],
             engine_precision=self._engines[1].precision,
-            tolerance=self._tolerance,
+            limits=self._limits,
             random=_random_tensors(*sources),
             seed=seed,
         )
@@ -118,6 +152,7 @@ class Pair:
 
         def take(values: SegmentValues) -> None:
             seen.update(dict.fromkeys(values.reference[0]))
+            self._write(values.reference)
             watch.compare(values.golden, values.target)
             judge(values)
 
@@ -125,11 +160,12 @@ class Pair:
         whole = self._runs_whole(options)
         walk.run((lambda: self._run_target(watch)) if whole else None)
         watch.compare(_given(sources[0], self._names, self._feeds[0]), [{} for _ in self._feeds[0]])
-        unobserved = {**judge.unobserved, **walk.unobserved}
+        unobserved = {**judge.unobserved, **walk.unobserved, **dict(self._declined)}
+        judged = [judge.results[layer.tensor] for layer in layers if layer.tensor in judge.results]
         comparison = self._comparison(watch.results(seen))
         return dataclasses.replace(
             comparison,
-            layers=tuple(judge.results[layer.tensor] for layer in layers if layer.tensor in judge.results),
+            layers=tuple(blame_inside(judged, self._inner)),
             layered=True,
             unmatched=tuple(self._unmatched),
             unobserved=tuple((name, why) for name, why in unobserved.items() if name not in judge.results),
@@ -140,7 +176,13 @@ class Pair:
         )
 
     def _watch(self) -> WholeOutputs:
-        return WholeOutputs(self._names, self._rules, (self._engines[0].label, self._engines[1].label))
+        return WholeOutputs(self._names, self._rules, self._labels, self._postprocess)
+
+    def _walkers(self, sources: tuple[PieceSource, PieceSource]) -> tuple[Walker, Walker]:
+        target = Walker(self._engines[1], sources[1], self._feeds[1])
+        if self._recorded is not None:
+            return RecordedWalker(self._recorded, self._engines[0], sources[0], self._feeds[0]), target
+        return Walker(self._engines[0], sources[0], self._feeds[0]), target
 
     def _run_target(self, watch: WholeOutputs) -> None:
         engine, path, feeds = self._engines[1], self._paths[1], self._feeds[1]
@@ -168,8 +210,8 @@ class Pair:
         return Comparison(
             model="",
             other="",
-            reference=self._engines[0].label,
-            target=self._engines[1].label,
+            reference=self._labels[0],
+            target=self._labels[1],
             samples=len(self._feeds[0]),
             tolerance="",
             outputs=tuple(outputs),
@@ -185,12 +227,14 @@ class Pair:
 
 
 def _common_layers(
-    models: tuple[ir.Model, ir.Model],
+    models: tuple[Observed, Observed],
     feeds: tuple[Sequence[Mapping[str, Value]], Sequence[Mapping[str, Value]]],
 ) -> tuple[dict[str, Layer], list[Layer], list[str]]:
     """All layers by name; those both models have, in the first model's order; the tensors only the first has."""
-    plan = plan_layers(models[0], feeds[0][0])
-    theirs = plan if models[1] is models[0] else plan_layers(models[1], feeds[1][0])
+    plan = named_inside(plan_layers(models[0].model, feeds[0][0]), models[0])
+    theirs = plan
+    if models[1] is not models[0]:
+        theirs = named_inside(plan_layers(models[1].model, feeds[1][0]), models[1])
     other = {layer.tensor: layer for layer in theirs}
     joined = {layer.tensor: _joined(layer, other.get(layer.tensor)) for layer in plan}
     for name, layer in other.items():

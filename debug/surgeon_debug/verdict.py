@@ -11,7 +11,6 @@ import dataclasses
 import enum
 
 from surgeon_debug.compare import Difference
-from surgeon_passes.errors import BadOptionError
 
 
 class Verdict(enum.Enum):
@@ -37,26 +36,6 @@ class Verdict(enum.Enum):
     """One side did not deliver it."""
     SKIPPED = "skipped"
     """Not judged; the reason says why."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Tolerance:
-    """The caller's own tolerance; each element must satisfy ``|error| <= atol + rtol * |reference|``."""
-
-    rtol: float | None = None
-    """Relative part; None and 0 are the same if ``atol`` is given."""
-    atol: float | None = None
-    """Absolute part; None and 0 are the same if ``rtol`` is given."""
-
-    def __post_init__(self) -> None:
-        for name, number in (("rtol", self.rtol), ("atol", self.atol)):
-            if number is not None and not 0.0 <= number < float("inf"):
-                raise BadOptionError(f"{name}={number} is not a tolerance", hint="give a number from 0 upwards")
-
-    @property
-    def given(self) -> bool:
-        """Whether the caller set any number."""
-        return self.rtol is not None or self.atol is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,15 +93,13 @@ def judge(
     difference: Difference,
     *,
     precision: str = "float32",
-    tolerance: Tolerance | None = None,
     rounds_to_integers: bool = False,
 ) -> Judgement:
     """Decide whether a difference is too large.
 
     Args:
-        difference: The measurement. If ``tolerance`` is given, it was made with its numbers.
+        difference: The measurement.
         precision: The coarsest precision that the values went through on either side, which sets the table's limit.
-        tolerance: The caller's own numbers, which replace the table for all but booleans and text.
         rounds_to_integers: The values come from an operator that rounds to integers, where a last-place difference
             before may become a step of one after.
     """
@@ -134,20 +111,11 @@ def judge(
         return Judgement(Verdict.DIFFER, special)
     of = f"{difference.unequal:,} of {difference.elements:,} elements"
     numeric = difference.reference_dtype not in ("bool", "string")
-    if tolerance is not None and tolerance.given and numeric:
-        return _by_tolerance(difference, tolerance)
     if difference.exact:
         if rounds_to_integers and numeric and _one_step(difference):
             return Judgement(Verdict.AGREE, f"{of} off by one step, allowed behind rounding to integers")
         return Judgement(Verdict.DIFFER, f"{of} differ in an exact type")
     return _by_table(difference, precision)
-
-
-def _by_tolerance(difference: Difference, tolerance: Tolerance) -> Judgement:
-    words = f"rtol={tolerance.rtol or 0:g}, atol={tolerance.atol or 0:g}"
-    if difference.outside:
-        return Judgement(Verdict.DIFFER, f"{difference.outside:,} of {difference.elements:,} elements outside {words}")
-    return Judgement(Verdict.AGREE, f"every element within {words}{_special_note(difference)}")
 
 
 def _by_table(difference: Difference, precision: str) -> Judgement:

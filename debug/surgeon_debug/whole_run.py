@@ -9,9 +9,11 @@ from pathlib import Path
 from surgeon_debug.compare import Difference, Tally
 from surgeon_debug.comparison import Observation, TensorResult
 from surgeon_debug.layer_plan import Layer
+from surgeon_debug.limits import Limit, Limits, check
 from surgeon_debug.runners.contract import Engine
+from surgeon_debug.user_functions import Postprocess
 from surgeon_debug.values import Value, digest
-from surgeon_debug.verdict import Judgement, Tolerance, Verdict, coarsest, judge
+from surgeon_debug.verdict import Judgement, Verdict, coarsest, judge
 from surgeon_passes.errors import EngineError
 
 Values = Mapping[str, Value]
@@ -23,7 +25,8 @@ class OutputRules:
 
     layers: Mapping[str, Layer]
     """What is known about tensors, by name."""
-    tolerance: Tolerance
+    limits: Limits
+    """The caller's own limits, which replace the table."""
     precisions: tuple[str, ...]
     """Coarser precisions that the engines say they compute in."""
 
@@ -33,19 +36,28 @@ class OutputRules:
         node, op = (layer.node, layer.op) if layer else ("", "")
         if missing or difference is None:
             return TensorResult(name, node, op, None, Judgement(Verdict.MISSING, missing or "not delivered"))
+        if asked := self.limits.for_tensor(name):
+            return TensorResult(name, node, op, difference, by_limits(difference, asked))
         own = (difference.reference_dtype, difference.target_dtype) if not difference.exact else ()
         planned = (layer.precision,) if layer else ()
         judgement = judge(
             difference,
             precision=coarsest(*planned, *own, *self.precisions),
-            tolerance=self.tolerance,
             rounds_to_integers=layer is not None and layer.rounds_to_integers,
         )
         return TensorResult(name, node, op, difference, judgement)
 
-    def tally(self) -> Tally:
-        """An empty measurement by these rules."""
-        return Tally(rtol=self.tolerance.rtol, atol=self.tolerance.atol)
+    def tally(self, name: str) -> Tally:
+        """An empty measurement of a tensor by these rules."""
+        return self.limits.tally(name)
+
+
+def by_limits(difference: Difference, asked: Sequence[Limit]) -> Judgement:
+    """A verdict by the caller's own limits."""
+    if difference.mismatch:
+        return Judgement(Verdict.SHAPE, difference.mismatch)
+    found = check(difference, asked)
+    return Judgement(Verdict.AGREE if found.ok else Verdict.DIFFER, found.reason)
 
 
 def run_whole(
@@ -79,9 +91,19 @@ class WholeOutputs:
         names: The outputs to compare.
         rules: What they are judged by.
         labels: How the reference and the target are called.
+        postprocess: What is compared instead of the outputs.
     """
 
-    def __init__(self, names: Sequence[str], rules: OutputRules, labels: tuple[str, str]) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        rules: OutputRules,
+        labels: tuple[str, str],
+        postprocess: Postprocess | None = None,
+    ) -> None:
+        self._postprocess = postprocess
+        self._kept: list[dict[str, Value]] = []  # outputs of the reference, for the postprocess
+        self._shown: list[dict[str, Value]] = []
         self._names = list(names)
         self._rules = rules
         self._labels = labels
@@ -112,6 +134,9 @@ class WholeOutputs:
             reference: Values of the reference, one mapping a sample; other tensors among them are ignored.
             shown: The target's values as they are with inner tensors shown.
         """
+        if self._postprocess is not None:
+            self._collect(reference, shown)
+            return
         for name in self._names:
             if name in self._results or any(name not in sample for sample in reference):
                 continue
@@ -125,8 +150,31 @@ class WholeOutputs:
             for sample in self._bare:
                 sample.pop(name, None)
 
+    def _collect(self, reference: Sequence[Values], shown: Sequence[Values]) -> None:
+        for kept, values in ((self._kept, reference), (self._shown, shown)):
+            kept.extend({} for _ in range(len(values) - len(kept)))
+            for held, sample in zip(kept, values, strict=True):
+                held.update((name, sample[name]) for name in self._names if name in sample)
+
+    def _compare_processed(self, postprocess: Postprocess) -> list[TensorResult]:
+        ours = [postprocess(sample) for sample in self._kept]
+        theirs = [postprocess(sample) for sample in (self._bare or self._shown)]
+        names = list(dict.fromkeys(name for sample in (*ours, *theirs) for name in sample))
+        results = []
+        for name in names:
+            lacking = [
+                label
+                for label, side in zip(self._labels, (ours, theirs), strict=True)
+                if any(name not in sample for sample in side)
+            ]
+            if lacking:
+                results.append(self._rules.result(name, None, f"not made of the outputs of {' and '.join(lacking)}"))
+            else:
+                results.append(self._result(name, ours, theirs))
+        return results
+
     def _result(self, name: str, reference: Sequence[Values], target: Sequence[Values]) -> TensorResult:
-        tally = self._rules.tally()
+        tally = self._rules.tally(name)
         for s, (ours, theirs) in enumerate(zip(reference, target, strict=True)):
             tally.add(ours[name], theirs[name], sample=s)
         return self._rules.result(name, tally.difference(), "")
@@ -145,6 +193,8 @@ class WholeOutputs:
         Args:
             delivered: Outputs that the reference has.
         """
+        if self._postprocess is not None:
+            return self._compare_processed(self._postprocess)
         ours = set(delivered)
         results = []
         for name in self._names:

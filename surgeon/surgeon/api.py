@@ -18,9 +18,10 @@ from surgeon.running import samples_of, wanted_tensors
 from surgeon_debug.comparison import Comparison
 from surgeon_debug.feed_files import check_feeds, load_feeds
 from surgeon_debug.layers import DEFAULT_REFERENCE, RunnerLike, as_engine, compare_models
+from surgeon_debug.limits import Limits
+from surgeon_debug.pair import LayerOptions
 from surgeon_debug.stage import staged
 from surgeon_debug.values import Feeds, Value
-from surgeon_debug.verdict import Tolerance
 from surgeon_passes import extract as extracting
 from surgeon_passes import graph
 from surgeon_passes import save as saving
@@ -187,13 +188,19 @@ def compare(
     *,
     target: RunnerLike,
     reference: RunnerLike = DEFAULT_REFERENCE,
-    layers: bool = False,
+    layers: bool | LayerOptions = False,
     feeds: Feeds | str | Path | None = None,
     samples: int = 1,
     seed: int = 0,
     dims: Mapping[str, int] | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    metrics: Sequence[str] = (),
+    per_tensor: str | Path | None = None,
+    against: str | Path | None = None,
+    save_reference: str | Path | None = None,
+    timeout: float | None = None,
+    memory_cap: int | None = None,
 ) -> Comparison:
     """Run a model on two engines, or two models, and compare; see :func:`surgeon_debug.layers.compare_models`.
 
@@ -202,13 +209,20 @@ def compare(
         other: What the target runs; None for the same model.
         target: The runner under test, as text or object.
         reference: The runner that is believed.
-        layers: Compare tensors inside too.
+        layers: Compare tensors inside too; a :class:`surgeon_debug.pair.LayerOptions` says how.
         feeds: Values by input name, or a file of them; None for seeded ones.
         samples: How many seeded samples.
         seed: Seed of these.
         dims: Sizes of symbolic dimensions of these.
-        rtol: Allow ``|error| <= atol + rtol * |reference|``, strictly; without, a table by type decides.
+        rtol: Allow ``|error| <= atol + rtol * |reference|``, strictly; without any limit of yours, the noise floor of
+            its precision decides about a layer, and a table by type about outputs.
         atol: See ``rtol``.
+        metrics: Limits such as ``rel_l2<0.01`` or ``./mine.py:score>0.9``; all must hold.
+        per_tensor: A file of limits for single tensors; see :mod:`surgeon_debug.limits`.
+        against: A file of values computed earlier, in the reference's place.
+        save_reference: Where to keep what the reference computed.
+        timeout: Seconds that an engine may take for one prepare or one run.
+        memory_cap: Bytes of memory for the process of each engine.
 
     Returns:
         The comparison: ``.verdict`` is ``agree`` or ``differ``, ``.first`` the layer where the error first appears.
@@ -227,5 +241,9 @@ def compare(
         samples=samples,
         seed=seed,
         dims=dims,
-        tolerance=Tolerance(rtol, atol),
+        limits=Limits.parse(metrics, per_tensor, rtol=rtol, atol=atol),
+        against=against,
+        save_reference=save_reference,
+        timeout=timeout,
+        memory_cap=memory_cap,
     )

@@ -63,6 +63,73 @@ def dims_option(function: _F) -> _F:
     )(function)
 
 
+FEEDS_HELP = "Inputs: .npz, .json, .safetensors, .golden, or a folder of input_*.pb or of several such."
+
+
+def layer_options(function: _F) -> _F:
+    """What ``compare --layers`` can be told about how to look inside."""
+    for decorate in (
+        click.option(
+            "--inner", default=1000, show_default=True, type=click.IntRange(0), help="Tensors compared inside bodies."
+        ),
+        click.option(
+            "--iterations", default=8, show_default=True, type=click.IntRange(1), help="Iterations compared of a loop."
+        ),
+        click.option(
+            "--whole/--no-whole",
+            default=None,
+            help="Run the whole target first, with nothing shown; default: if its weights fit the memory there is.",
+        ),
+        click.option(
+            "--memory", metavar="SIZE", help="Memory for tensors with --layers; default: twice the largest and 256 MiB."
+        ),
+        click.option(
+            "--isolate/--no-isolate",
+            default=True,
+            show_default=True,
+            help="Run each layer alone too, to tell what it adds from what it was handed.",
+        ),
+    ):
+        function = decorate(function)
+    return function
+
+
+def limit_options(function: _F) -> _F:
+    """The caller's own limits, instead of noise floors and tables."""
+    file = click.Path(path_type=Path)
+    for decorate in (
+        click.option("--postprocess", metavar="FILE.py:FUNCTION", help="What to compare instead of the outputs."),
+        click.option(
+            "--per-tensor",
+            type=file,
+            metavar="FILE",
+            help="Limits for tensors by name or pattern: TOML or JSON.",
+        ),
+        click.option(
+            "--metric",
+            multiple=True,
+            metavar="NAME<VALUE",
+            help="A limit, strictly: rel_l2<0.01, cosine>0.999, ./mine.py:score>0.9. Repeatable; all must hold.",
+        ),
+        click.option("--atol", type=float, help="See --rtol."),
+        click.option("--rtol", type=float, help="Allow |error| <= atol + rtol * |reference|, strictly."),
+    ):
+        function = decorate(function)
+    return function
+
+
+def process_options(function: _F) -> _F:
+    """What the processes of engines may take."""
+    for decorate in (
+        click.option("--memory-cap", metavar="SIZE", help="Memory that the process of each engine may take."),
+        click.option(
+            "--timeout", type=float, metavar="SECONDS", help="Time an engine may take to prepare or run a model once."
+        ),
+    ):
+        function = decorate(function)
+    return function
+
+
 def parse_dims(text: str) -> dict[str, int]:
     """``N=1,seq=128`` as a dict.
 

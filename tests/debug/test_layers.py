@@ -12,8 +12,9 @@ import pytest
 from surgeon_debug.comparison import Cause
 from surgeon_debug.layer_plan import plan_layers
 from surgeon_debug.layers import compare_models
+from surgeon_debug.limits import Limits
 from surgeon_debug.pair import LayerOptions
-from surgeon_debug.verdict import Tolerance, Verdict
+from surgeon_debug.verdict import Verdict
 from surgeon_passes.errors import BadModelError, BadOptionError, EngineError
 from tests.debug.wrong_runner import Wrong
 from tests.models import FOLDER, index
@@ -236,7 +237,7 @@ def test_the_callers_tolerance_goes_everywhere() -> None:
     target = f"{USER}:Wrong:tensor=left,gain=1.00001"
     loose = compare_models(branched(), reference=ORT, target=target)
     assert loose.verdict == "agree" and loose.tolerance == "table"
-    strict = compare_models(branched(), reference=ORT, target=target, layers=True, tolerance=Tolerance(rtol=1e-7))
+    strict = compare_models(branched(), reference=ORT, target=target, layers=True, limits=Limits.parse(rtol=1e-7))
     assert strict.verdict == "differ" and strict.tolerance == "rtol=1e-07, atol=0"
     assert strict.first is not None and strict.first.tensor == "left"
 

@@ -3,106 +3,62 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from surgeon import options
 
+_FILE = click.Path(path_type=Path)
+
 
 @click.command("compare")
 @options.model_argument
-@click.argument("other", required=False, type=click.Path(path_type=Path))
+@click.argument("other", required=False, type=_FILE)
 @click.option(
     "--reference", default="onnxruntime:optimize=none", show_default=True, metavar="RUNNER", help="What is believed."
 )
 @click.option("--target", metavar="RUNNER", help="What is tested; with OTHER, the reference's runner by default.")
-@click.option("--layers", is_flag=True, help="Compare every tensor inside, and show where the error first appears.")
-@click.option(
-    "--isolate/--no-isolate",
-    default=True,
-    show_default=True,
-    help="With --layers, run each layer alone too, to tell what it adds from what it was handed.",
-)
-@click.option(
-    "--feeds",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Inputs: .npz, .json, .safetensors or a folder of input_*.pb.",
-)
+@click.option("--layers", is_flag=True, help="Compare every tensor inside, and say which layer is to blame for what.")
+@options.layer_options
+@click.option("--feeds", type=_FILE, metavar="FILE", help=options.FEEDS_HELP)
 @click.option(
     "--samples", default=1, show_default=True, type=click.IntRange(1), help="Seeded inputs where no file is given."
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of these inputs.")
 @options.dims_option
+@options.limit_options
+@click.option("--against", type=_FILE, metavar="FILE", help="Values computed earlier, in the reference's place.")
 @click.option(
-    "--rtol",
-    type=float,
-    help="Allow |error| <= atol + rtol * |reference|, strictly; otherwise a table by type decides.",
+    "--save-reference", type=_FILE, metavar="FILE.golden", help="Keep what the reference computes, for --against."
 )
-@click.option("--atol", type=float, help="See --rtol.")
+@click.option("--save", type=_FILE, metavar="RESULT.json", help="Keep the result, as --json prints it.")
 @click.option(
-    "--memory", metavar="SIZE", help="Memory for tensors with --layers; default: twice the largest and 256 MiB."
+    "--annotate", type=_FILE, metavar="OUT.onnx", help="Write a copy of the model with the findings at its nodes."
 )
+@options.process_options
 @options.allow_external_option
 @options.json_option
-def command(
-    model: Path,
-    other: Path | None,
-    reference: str,
-    target: str | None,
-    layers: bool,
-    isolate: bool,
-    feeds: Path | None,
-    samples: int,
-    seed: int,
-    dims: str,
-    rtol: float | None,
-    atol: float | None,
-    memory: str | None,
-    allow_external: bool,
-    as_json: bool,
-) -> int:
+def command(**given: Any) -> int:
     r"""Run MODEL on two engines, or MODEL and OTHER, and compare what they compute.
 
-    Ends with 0 if the outputs agree and with 1 if they differ.
+    Each engine runs in a process of its own. With --layers, each layer is also run alone on the reference's values;
+    what it adds to the error is held against what its precision explains.
+    Ends with 0 if all agree, with 1 if outputs differ or a layer is wrong.
 
     \b
     Examples:
       surgeon compare model.onnx --target openvino --layers
-      surgeon compare model.onnx model_fp16.onnx --layers
-      surgeon compare model.onnx --target ./mine.py:MyRunner --feeds inputs.npz
+      surgeon compare model.onnx model_fp16.onnx --layers --samples 4
+      surgeon compare model.onnx --target ./mine.py:MyRunner --feeds inputs.npz --metric 'rel_l2<0.01'
+      surgeon compare model.onnx --target onnxruntime:python=/other/bin/python --layers
     """
-    from surgeon.console import print_json, results, talk
+    from surgeon.comparing import Request, perform
+    from surgeon.console import print_json, results
     from surgeon.report.compare_report import print_comparison
-    from surgeon_debug.layers import compare_models
-    from surgeon_debug.pair import LayerOptions
-    from surgeon_debug.verdict import Tolerance
-    from surgeon_passes.errors import BadOptionError
-    from surgeon_passes.graph import load
-    from surgeon_passes.spec import parse_size
 
-    if target is None and other is None:
-        raise BadOptionError("nothing says what to compare with", hint="add --target RUNNER or a second model")
-    given = None
-    if feeds is not None:
-        from surgeon_debug.feed_files import load_feeds
-
-        given = load_feeds(feeds, load(model, allow_external=allow_external))
-    with talk().status(f"comparing {model.name}") as status:
-        done = compare_models(
-            model,
-            other,
-            target=target or reference,
-            reference=reference,
-            feeds=given,
-            samples=samples,
-            seed=seed,
-            dims=options.parse_dims(dims),
-            layers=LayerOptions(parse_size(memory) if memory else None, isolate=isolate) if layers else False,
-            tolerance=Tolerance(rtol, atol),
-            allow_external=allow_external,
-            progress=lambda count, total: status.update(f"comparing {model.name}: {count} of {total} tensors"),
-        )
+    as_json = given.pop("as_json")
+    done = perform(Request(**given))
     if as_json:
         print_json(done.to_json())
     else:

@@ -1,0 +1,139 @@
+"""What ``surgeon compare`` does between reading its options and printing its result."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+from surgeon import options
+from surgeon.console import talk
+from surgeon_debug.annotate import NodeNote, annotate
+from surgeon_debug.comparison import Comparison, TensorResult
+from surgeon_debug.feed_files import load_feeds
+from surgeon_debug.layers import compare_models
+from surgeon_debug.limits import Limits
+from surgeon_debug.pair import LayerOptions
+from surgeon_debug.result_file import save_result
+from surgeon_debug.user_functions import load_postprocess
+from surgeon_passes.errors import BadOptionError
+from surgeon_passes.graph import load
+from surgeon_passes.spec import parse_size
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The options of ``surgeon compare``, as typed; see its help."""
+
+    model: Path
+    other: Path | None
+    reference: str
+    target: str | None
+    layers: bool
+    isolate: bool
+    memory: str | None
+    whole: bool | None
+    iterations: int
+    inner: int
+    feeds: Path | None
+    samples: int
+    seed: int
+    dims: str
+    rtol: float | None
+    atol: float | None
+    metric: tuple[str, ...]
+    per_tensor: Path | None
+    postprocess: str | None
+    against: Path | None
+    save_reference: Path | None
+    save: Path | None
+    annotate: Path | None
+    timeout: float | None
+    memory_cap: str | None
+    allow_external: bool
+
+    @property
+    def layer_options(self) -> LayerOptions | bool:
+        """How layers are compared; False if they are not."""
+        if not self.layers:
+            return False
+        memory = parse_size(self.memory) if self.memory else None
+        return LayerOptions(memory, self.isolate, self.whole, self.iterations, self.inner)
+
+
+def perform(request: Request) -> Comparison:
+    """Compare, and write the files that were asked for.
+
+    Raises:
+        SurgeonError: A model, a runner or an option does not do, or a file cannot be written.
+    """
+    target = request.target
+    if target is None and request.other is None and request.against is None:
+        raise BadOptionError("nothing says what to compare with", hint="add --target RUNNER or a second model")
+    if request.annotate is not None and not request.layers:
+        raise BadOptionError("there is nothing to annotate without layers", hint="add --layers")
+    given = None
+    if request.feeds is not None:
+        given = load_feeds(request.feeds, load(request.model, allow_external=request.allow_external))
+    limits = Limits.parse(request.metric, request.per_tensor, rtol=request.rtol, atol=request.atol)
+    with talk().status(f"comparing {request.model.name}") as status:
+        clock = _Clock(request.model.name)
+        done = compare_models(
+            request.model,
+            request.other,
+            target=target or request.reference,
+            reference=request.reference,
+            feeds=given,
+            samples=request.samples,
+            seed=request.seed,
+            dims=options.parse_dims(request.dims),
+            layers=request.layer_options,
+            limits=limits if limits.given else None,
+            postprocess=None if request.postprocess is None else load_postprocess(request.postprocess),
+            against=request.against,
+            save_reference=request.save_reference,
+            timeout=request.timeout,
+            memory_cap=parse_size(request.memory_cap) if request.memory_cap else None,
+            allow_external=request.allow_external,
+            progress=lambda count, total: status.update(clock.words(count, total)),
+        )
+    if request.save is not None:
+        save_result(done.to_json(), request.save)
+    if request.annotate is not None:
+        _annotate(done, request)
+    return done
+
+
+class _Clock:
+    """Tells how far a comparison is and when it will be done."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._started = time.monotonic()
+
+    def words(self, done: int, total: int) -> str:
+        """One line of progress."""
+        passed = time.monotonic() - self._started
+        left = passed * (total - done) / done if done else 0.0
+        return f"comparing {self._name}: {done} of {total} layers, about {left:.0f} s left"
+
+
+def _annotate(done: Comparison, request: Request) -> None:
+    """Write a copy of the target's model with each layer's findings at its node."""
+    model = request.other or request.model
+    summary = {"verdict": done.verdict, "cause": done.cause.value, "reference": done.reference, "target": done.target}
+    notes = [NodeNote(result.tensor, _texts(result), result.node) for result in done.layers]
+    assert request.annotate is not None
+    annotate(model, notes, request.annotate, summary=summary, allow_external=request.allow_external)
+
+
+def _texts(result: TensorResult) -> dict[str, str]:
+    numbers = {
+        "introduced": result.introduced,
+        "inherited": result.inherited,
+        "amplification": result.amplification,
+        "floor": result.floor,
+        "ratio": result.ratio,
+    }
+    texts = {name: f"{value:.3g}" for name, value in numbers.items() if value is not None}
+    return {"verdict": result.verdict.value, "reason": result.judgement.reason, **texts}
