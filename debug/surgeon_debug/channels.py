@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from surgeon_debug.widen import Array
+from surgeon_debug.widen import Array, column_sums, row_sums
 
 _LONGEST = 1 << 18  # an axis beyond is no axis of channels, and would take megabytes of sums
 _SAFE = 480  # powers of two; squares of numbers within are safe to sum
@@ -103,8 +103,8 @@ class AxisEnergies:
             grids = [line.reshape(-1, size) for line in lines]
             if axis in self.axes:
                 for total, grid in zip(self.axes[axis].parts, grids, strict=True):
-                    total[where] += np.ones(grid.shape[0]) @ grid
-            lines = [grid @ np.ones(size) for grid in grids]
+                    total[where] += column_sums(grid)
+            lines = [row_sums(grid) for grid in grids]
         sums = [float(line.sum()) for line in lines]
         for axis, at in enumerate(index[:outer]):
             if axis in self.axes:

@@ -20,7 +20,7 @@ from surgeon_debug.side import Side, Widened, error_between
 from surgeon_debug.total import Total
 from surgeon_debug.ulp import UlpTally, coarser, float_dtype
 from surgeon_debug.values import kind_of
-from surgeon_debug.widen import CHUNK, Array, as_real, boxes, epsilon, is_exact
+from surgeon_debug.widen import CHUNK, Array, as_real, boxes, epsilon, inner, is_exact
 from surgeon_debug.worst_elements import WorstElements, element_at
 
 _OUTSIZED = 2e4
@@ -289,8 +289,8 @@ def _number(mask: Array, counts: Array | None) -> int:
 
 
 def _sum(values: Array, counts: Array | None) -> float:
-    return float(values.sum() if counts is None else values @ counts)
+    return float(values.sum()) if counts is None else inner(values, counts.astype(np.float64))
 
 
 def _energy(values: Array, counts: Array | None) -> tuple[float, int]:
-    return Widened(values, values).energy if counts is None else (float((values * values) @ counts), 0)
+    return Widened(values, values).energy if counts is None else (inner(values * values, counts.astype(np.float64)), 0)

@@ -5,7 +5,7 @@ whose bits are equal cost a comparison and one energy. Screens merge over chunks
 file exists for: infinities and NaN must be counted, not averaged; the angle between two nearly equal vectors drowns
 when it is computed as 1 - cosine; squares of large float64 values overflow; integers above 2**53 do not fit float64.
 
-Accuracy: sums are of float64 products, in chunks of 32,768 by BLAS (at most 32,768 roundings, in fact a few hundred:
+Accuracy: sums are of float64 products, in chunks of 65,536 by BLAS (at most 65,536 roundings, in fact a few hundred:
 it keeps many partial sums), then compensated. The relative error of an energy is below 1e-12 whatever the size, that of
 the dot product likewise, relative to the product of the two norms.
 """
@@ -183,12 +183,12 @@ class Screen:
             self.finite += r.size
         self.max_reference = max(self.max_reference, r.peak)
         self.rr.add(*r.energy)
-        unequal = r.unequal(t)
+        error, worst = error_between(r, t, space)
+        unequal = r.unequal(t, error)
         if not unequal:
             self.tt.add(*t.energy)
             return None if mismatch is None else (mismatch, math.inf)
         self.unequal += unequal
-        error, worst = error_between(r, t, space)
         dot = r.dot(error)
         self.dd.add(*error.energy)
         self.rd.add(*dot)

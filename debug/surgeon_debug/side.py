@@ -170,12 +170,18 @@ class Widened:
         """Whether these are integers so short that sums of their squares are exact."""
         return self.chunk.dtype.kind in "iu" and self.chunk.itemsize <= 2
 
-    def unequal(self, other: Widened) -> int:
-        """How many elements differ from those of another chunk; neither has special values."""
+    def unequal(self, other: Widened, error: Widened) -> int:
+        """How many elements differ from those of another chunk; neither has special values.
+
+        Args:
+            other: The other chunk.
+            error: The differences, which tell where neither type is of 64 bits: none of theirs is subnormal.
+        """
         ours, theirs = self.chunk.dtype, other.chunk.dtype
-        whole = ours.kind in "biu" and theirs.kind in "biu"
-        if whole or (ours == theirs == np.float32):
+        if ours.kind in "biu" and theirs.kind in "biu":
             return int(np.count_nonzero(self.chunk != other.chunk))
+        if ours.itemsize < 8 and theirs.itemsize < 8:
+            return int(np.count_nonzero(error.values != 0.0))
         return int(np.count_nonzero(self.values != other.values))
 
 

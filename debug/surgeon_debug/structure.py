@@ -23,7 +23,7 @@ EXPLAINED = 0.9
 
 _OWN = 0.45  # where the error sits, at most this share of the reference's energy may sit too
 _FEW = 8
-_LEAST = 8  # elements; of fewer anything is a pattern
+_LEAST = 16  # elements; of fewer anything is a pattern
 _TILES = (8, 16, 32, 64, 128)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from fractions import Fraction
 
 import ml_dtypes
@@ -129,7 +130,7 @@ def test_tallies_of_parts_merge_to_that_of_the_whole(pair: list[np.ndarray], cut
     for i, some in enumerate((slice(None, cut), slice(cut, None))):
         whole.add(reference[some], target[some], sample=i)
         parts[i].add(reference[some], target[some], sample=i)
-    parts[0].merge(parts[1])
+    parts[0].merge(pickle.loads(pickle.dumps(parts[1])))
     one, two = whole.difference(), parts[0].difference()
     for name in ("confusion", "abs_percentiles", "rel_percentiles", "worst_elements", "max_rel", "unequal", "worst"):
         assert str(getattr(one, name)) == str(getattr(two, name)), name

@@ -16,7 +16,7 @@ from surgeon_debug.screen import Screen
 from surgeon_debug.total import Total
 from surgeon_debug.triple import Triple
 from surgeon_debug.values import kind_of, normalise
-from surgeon_debug.widen import boxes, chunks, widener
+from surgeon_debug.widen import boxes, chunks, column_sums, inner, row_sums, widener
 
 NARROW = [
     ml_dtypes.bfloat16,
@@ -324,3 +324,12 @@ def test_every_element_of_a_narrow_type_widens_to_itself(dtype: type) -> None:
     with np.errstate(all="ignore"):
         widener(kind)(elements, wide)
     assert np.array_equal(wide, [float(x) for x in elements], equal_nan=True)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (1, 1), (7, 5), (5000, 3), (3, 5000), (8192, 4), (9001, 16)])
+def test_sums_of_rows_and_columns(shape: tuple[int, int]) -> None:
+    grid = np.random.default_rng(0).standard_normal(shape)
+    assert row_sums(grid) == pytest.approx(grid.sum(1), abs=1e-9)
+    assert column_sums(grid) == pytest.approx(grid.sum(0), abs=1e-9)
+    flat = grid.reshape(-1)
+    assert inner(flat, flat[::-1].copy()) == pytest.approx(float((flat * flat[::-1]).sum()), abs=1e-8)
