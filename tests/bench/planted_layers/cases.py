@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import zlib
 
 import numpy as np
 
+from surgeon_passes.errors import EngineError
 from tests.bench.planted_layers.corrupt import INTEGER, REPLACES_NODE, Fault
 from tests.bench.planted_layers.edit import masked_fault, with_large_scale, with_mask
 from tests.bench.planted_layers.ground import Ground
@@ -101,7 +103,7 @@ def draw_cases(count: int, seed: int) -> list[Case]:
 
 
 def plant(case: Case) -> Planted:
-    """Build a case; the next architecture is tried where one has no place for such a fault.
+    """Build a case; the next architecture is tried where one has no place for such a fault, or its engines refuse it.
 
     Raises:
         LookupError: No architecture has a place.
@@ -109,9 +111,10 @@ def plant(case: Case) -> Planted:
     names = sorted(ARCHITECTURES)
     first = names.index(case.architecture)
     for name in names[first:] + names[:first]:
-        planted = _plant_in(dataclasses.replace(case, architecture=name))
-        if planted is not None:
-            return planted
+        with contextlib.suppress(EngineError):
+            planted = _plant_in(dataclasses.replace(case, architecture=name))
+            if planted is not None:
+                return planted
     raise LookupError(f"no architecture has a place for {case.name}")
 
 

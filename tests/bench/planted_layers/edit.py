@@ -10,8 +10,8 @@ from onnx import helper, numpy_helper
 
 from surgeon_debug.values import element_type_of
 from tests.bench.planted_layers.corrupt import Fault
-from tests.bench.planted_layers.ground import Ground
-from tests.bench.planted_layers.place import eligible, reads_of
+from tests.bench.planted_layers.ground import Ground, reads_of
+from tests.bench.planted_layers.place import eligible
 
 _ELEMENTWISE = {
     "Relu", "Sigmoid", "Tanh", "Erf", "Neg", "Abs", "Softplus", "Identity", "Clip", "LeakyRelu", "Add", "Sub", "Mul",

@@ -49,13 +49,32 @@ class Pair:
 
 
 def run_all(model: onnx.ModelProto, runner: str | Runner, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """Every tensor of the main graph that a runner shows."""
-    names = [name for node in model.graph.node if node.op_type != "Constant" for name in node.output if name]
+    """Every tensor of the main graph that a runner shows and that depends on the inputs."""
+    names = live_tensors(model.graph)
     with tempfile.TemporaryDirectory() as folder, as_engine(runner) as engine:
         path = Path(folder) / "model.onnx"
         onnx.save_model(model, str(path))
         engine.prepare(path, names)
         return {k: v for k, v in engine.run(fit(feeds, model)).items() if isinstance(v, np.ndarray)}
+
+
+def live_tensors(graph: onnx.GraphProto) -> list[str]:
+    """Tensors that nodes compute from the graph's inputs; what follows from constants alone is left out."""
+    found = {info.name: None for info in graph.input}
+    inputs = len(found)
+    for node in graph.node:
+        if any(name in found for name in reads_of(node)):
+            found.update((name, None) for name in node.output if name)
+    return list(found)[inputs:]
+
+
+def reads_of(node: onnx.NodeProto) -> list[str]:
+    """Tensors that a node reads, in its bodies too."""
+    names = list(node.input)
+    for attribute in node.attribute:
+        for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+            names += [name for inner in graph.node for name in reads_of(inner)]
+    return names
 
 
 def fit(feeds: Mapping[str, Array], model: onnx.ModelProto) -> dict[str, Array]:

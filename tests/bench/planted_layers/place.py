@@ -14,7 +14,7 @@ import onnx
 
 from surgeon_debug.values import element_type_of
 from tests.bench.planted_layers.corrupt import INTEGER, REPLACES_NODE, Fault
-from tests.bench.planted_layers.ground import Array, Ground
+from tests.bench.planted_layers.ground import Array, Ground, live_tensors, reads_of
 
 PLAIN = 30.0
 """How many times the noise a fault without a size must be."""
@@ -49,18 +49,15 @@ def eligible(ground: Ground, kinds: tuple[str, ...] = _FLOATS, least: int = 4) -
         least: Fewest elements.
     """
     graph = ground.theirs.graph
-    live = {info.name for info in graph.input}
     read = {name for node in graph.node for name in reads_of(node)} | {info.name for info in graph.output}
+    usable = read.intersection(live_tensors(graph))
     found = []
     for node in graph.node:
-        if not any(name in live for name in reads_of(node)):
-            continue
-        live.update(name for name in node.output if name)
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
             continue
         for name in node.output:
             value, other = ground.target.get(name), ground.reference.get(name)
-            if value is None or other is None or name not in read or value.dtype.name not in kinds:
+            if value is None or other is None or value.dtype.name not in kinds or name not in usable:
                 continue
             if value.shape != other.shape or value.size < least:
                 continue
@@ -68,15 +65,6 @@ def eligible(ground: Ground, kinds: tuple[str, ...] = _FLOATS, least: int = 4) -
             if np.isfinite(wide).all() and wide.any():
                 found.append(name)
     return found
-
-
-def reads_of(node: onnx.NodeProto) -> list[str]:
-    """Tensors that a node reads, in its bodies too."""
-    names = list(node.input)
-    for attribute in node.attribute:
-        for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-            names += [name for inner in graph.node for name in reads_of(inner)]
-    return names
 
 
 def _fault(ground: Ground, tensor: str, kind: str, **more: object) -> Fault:
