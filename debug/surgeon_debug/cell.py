@@ -33,7 +33,11 @@ _START = 300.0  # seconds an engine may take to be imported
 _TICK = 0.25
 _SHORT_TICK = 0.02  # while there is a memory cap to watch
 _GOODBYE = 5.0
-_NO_MEMORY = re.compile(r"bad_alloc|MemoryError|out of memory|(?:failed|unable|cannot) to? ?allocate", re.IGNORECASE)
+_NO_MEMORY = re.compile(
+    r"bad_alloc|MemoryError|out of memory|(?:failed|unable|cannot) to? ?allocate"
+    r"|memory of \d+ is smaller than requested",
+    re.IGNORECASE,
+)
 _MAX_WORDS = 240
 
 
@@ -141,12 +145,13 @@ class Cell:
 
     def _start(self) -> None:
         confines = self._confines
-        self._worker = WorkerProcess(confines.python, confines.memory_cap or 0, self._folder)
+        self._worker = WorkerProcess(confines.python, self._folder)
         self._channel = Channel(self._worker.socket, tick=_SHORT_TICK if confines.memory_cap else _TICK)
         self._started = False
         runner = {**dataclasses.asdict(self._runner), "options": dict(self._runner.options)}
         with contextlib.suppress(OSError):  # it is gone already; what it had to say is heard at the first use
-            self._channel.send({"do": "make", "runner": runner, "scratch": str(self._scratch)})
+            cap = confines.memory_cap or 0
+            self._channel.send({"do": "make", "runner": runner, "scratch": str(self._scratch), "memory_cap": cap})
 
     def _bury(self) -> int:
         """End the worker and all it started; nothing of it is left afterwards."""

@@ -32,8 +32,6 @@ def main() -> None:
     os.set_inheritable(charge["socket"], False)
     if charge["path"] is not None:
         sys.path[:] = charge["path"]
-    if charge["memory_cap"]:
-        _limit_memory(charge["memory_cap"])
     for name, folder in charge["rooms"].items():
         _adopt(name, Path(folder))
     from surgeon_debug.channel import Channel
@@ -62,10 +60,15 @@ def _hang_on(lifeline: int) -> None:
 def _limit_memory(cap: int) -> None:
     """Make allocations fail that would go far beyond the cap; the parent watches the cap itself.
 
-    The limit is on memory asked for, not on memory used, and every thread asks for a stack: hence the allowance.
-    Mapped weight files and shared memory do not count.
+    The kernel limits memory asked for, not memory used: stacks and work space of threads, most of which is never
+    touched, count in full, and there are many on a machine with many cores. So what has been asked for and not used by
+    now is allowed for, and the same again for the engine's threads; it is a net below the parent's watch, for one large
+    allocation that would be over before the parent looks. Mapped weight files and shared memory do not count.
     """
-    limit = cap + (128 << 20) + 2 * _STACK * (os.cpu_count() or 1)
+    lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
+    found = {line[0]: int(line[1]) << 10 for line in lines if line and line[0] in ("VmData:", "RssAnon:")}
+    idle = found.get("VmData:", 0) - found.get("RssAnon:", 0)
+    limit = cap + max(0, idle) + (128 << 20) + 2 * _STACK * (os.cpu_count() or 1)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard == resource.RLIM_INFINITY or limit < hard:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
@@ -113,7 +116,7 @@ class _Service:
         if message["do"] == "run":
             return self._run(message, files)
         if message["do"] == "make":
-            self._make(message["runner"], Path(message["scratch"]))
+            self._make(message["runner"], Path(message["scratch"]), message["memory_cap"])
         elif message["do"] == "prepare":
             self._engine.prepare(Path(message["model"]), message["outputs"])
         else:
@@ -122,7 +125,7 @@ class _Service:
             return {}, []
         return {"precision": self._engine.precision}, []
 
-    def _make(self, runner: dict[str, Any], scratch: Path) -> None:
+    def _make(self, runner: dict[str, Any], scratch: Path, memory_cap: int) -> None:
         try:
             import numpy  # noqa: F401
         except ImportError as error:
@@ -138,6 +141,8 @@ class _Service:
             scratch.mkdir()
             tempfile.tempdir = os.environ["TMPDIR"] = str(scratch)
         self._inbox, self._outbox = Inbox(writable=False), Outbox()
+        if memory_cap:
+            _limit_memory(memory_cap)
 
     def _run(self, message: dict[str, Any], files: list[int]) -> tuple[dict[str, Any], list[int]]:
         from surgeon_debug.parcel import pack, unpack

@@ -74,14 +74,13 @@ class WorkerProcess:
 
     Args:
         python: The interpreter; None for the one that runs this.
-        memory_cap: Bytes of memory it may take; 0 for no limit.
         folder: Its working folder.
 
     Raises:
         BadOptionError: The interpreter cannot be started.
     """
 
-    def __init__(self, python: Path | None, memory_cap: int, folder: Path) -> None:
+    def __init__(self, python: Path | None, folder: Path) -> None:
         self.socket, theirs = socket.socketpair()
         lifeline, held = os.pipe()
         here = Path(__file__).parent
@@ -89,7 +88,6 @@ class WorkerProcess:
         charge = {
             "socket": theirs.fileno(),
             "lifeline": lifeline,
-            "memory_cap": memory_cap,
             "rooms": rooms,
             # In this very environment it shall find what the parent finds.
             "path": sys.path if python is None else None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -78,6 +80,8 @@ class OnnxRuntime:
         self._given: frozenset[str] = frozenset()
         self._kinds: dict[str, ElementType | None] = {}
         self._session_options()  # says now what is wrong with them
+        if not {"CUDAExecutionProvider", "TensorrtExecutionProvider"}.isdisjoint(self._providers):
+            _load_libraries()
 
     @property
     def precision(self) -> str | None:
@@ -122,7 +126,10 @@ class OnnxRuntime:
             source = with_tail(model_path, tail)
         for key, value in self._config.items():
             options.add_session_config_entry(key, value)
-        return ort.InferenceSession(source, options, list(self._providers), [dict(o) for o in self._provider_options])
+        owned = [dict(one) for one in self._provider_options]
+        session = ort.InferenceSession(source, options, list(self._providers), owned, enable_fallback=0)
+        session.disable_fallback()  # it would run on another provider without a word where one fails
+        return session
 
     def _session_options(self) -> Any:
         import onnxruntime as ort
@@ -223,6 +230,16 @@ def _by_provider(providers: Sequence[str], given: Mapping[str, str]) -> list[dic
 
 def _short(provider: str) -> str:
     return provider.removesuffix("ExecutionProvider").lower()
+
+
+def _load_libraries() -> None:
+    """Load CUDA from NVIDIA's Python packages if it is there: the system's loader does not look for it in them."""
+    import onnxruntime as ort
+
+    preload = getattr(ort, "preload_dlls", None)
+    if preload is not None:
+        with contextlib.redirect_stdout(io.StringIO()):  # what is lacking will be said when a session is made
+            preload()
 
 
 def _cuda_precision(options: Mapping[str, str]) -> str | None:
