@@ -22,7 +22,7 @@ class Attribution:
     amplification: float | None
     """How much larger the relative error it inherits is than that of its inputs; None if these are right."""
     precision: str
-    """What the target computes this layer in."""
+    """What the target computes this layer in: a dtype's name, ``tf32``, or ``quantisation``."""
     floor: float | None
     """The introduced error that the precision explains; None if it was not needed."""
     ratio: float | None

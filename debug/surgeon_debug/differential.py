@@ -153,11 +153,11 @@ class Differential:
             before()
         with concurrent.futures.ThreadPoolExecutor(1, "reference") as pool:
             for k, segment in enumerate(self._segments):
-                ahead = pool.submit(self._reference.chain, segment.reference)
+                ahead = pool.submit(self._follow, self._reference, segment.reference)
                 try:
                     if before is not None and k == 0:
                         before()
-                    theirs = self._follow(segment)
+                    theirs = self._follow(self._target, segment.target)
                 finally:
                     concurrent.futures.wait([ahead])
                 self._step(segment, ahead.result(), theirs)
@@ -192,16 +192,15 @@ class Differential:
                     held[name] = values[name]
                     self.restarted[name] = None
 
-    def _follow(self, segment: Segment) -> list[Values]:
-        """The target's own values; where it cannot show a segment, fewer tensors of it, or none."""
-        part = segment.target
+    def _follow(self, walker: Walker, part: Part) -> list[Values]:
+        """A side's own values; where it cannot show a segment, fewer tensors of it, or none."""
         try:
-            return self._target.chain(part)
+            return walker.chain(part)
         except EngineError as error:
-            _log.info("%s cannot show a segment: %s", self._target.engine.label, error)
+            _log.info("%s cannot show a segment: %s", walker.engine.label, error)
             reason = str(error)
         extra = [name for name in part.shows if name not in part.keeps]
-        found: list[Values] = [{} for _ in self._target.held]
+        found: list[Values] = [{} for _ in walker.held]
         stack = [extra[len(extra) // 2 :], extra[: len(extra) // 2]] if extra else [[]]
         refused = 0
         while stack:
@@ -211,9 +210,7 @@ class Differential:
                 self.unobserved.update((name, f"not tried: others were refused ({reason})") for name in names)
                 continue
             try:
-                for sample, values in zip(
-                    found, self._target.chain(dataclasses.replace(part, shows=shows)), strict=True
-                ):
+                for sample, values in zip(found, walker.chain(dataclasses.replace(part, shows=shows)), strict=True):
                     sample.update(values)
             except EngineError as error:
                 if len(names) > 1:

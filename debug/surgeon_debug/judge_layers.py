@@ -117,7 +117,7 @@ class LayerJudge:
         for item in measured:
             name = item.layer.tensor
             unit = unit_of(self._target, name, values, self._engine_precision)
-            item.precision = unit.precision
+            item.precision = "quantisation" if unit.quantised else unit.precision
             item.lost = tuple(sorted(read for read in unit.reads if read in values.lost))
             if item.introduced is None or name in self._random:
                 continue

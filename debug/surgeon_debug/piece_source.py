@@ -16,13 +16,13 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from surgeon_debug.piece_parts import constants_of, inline_weights, rename_reads
 from surgeon_passes.errors import BadModelError, FileError
 from surgeon_passes.graph import small_proto
 from surgeon_passes.order import dependencies, find_cycle, nodes_inside, sorted_nodes
 from surgeon_passes.pause_collector import collector_paused
 from surgeon_passes.walk import main_scope
 from surgeon_passes.weight_file import MappedTensor
-from surgeon_passes.wire import MARK
 
 _MIN_IR_VERSION = 4  # from here on an initializer need not be an input
 _MAKE_NON_TENSORS = {
@@ -95,7 +95,8 @@ class PieceSource:
         self._links: dict[str, str] = {}
         with collector_paused():
             self._proto, taken = small_proto(model, lambda t: isinstance(t, (MappedTensor, ir.ExternalTensor)))
-            self._constants = _constants(self._proto, taken)
+            self._taken = taken
+            self._constants = constants_of(self._proto, taken)
             self._protos: list[onnx.NodeProto] = []
             self.nodes: list[PieceNode] = []
             self._index()
@@ -217,8 +218,10 @@ class PieceSource:
         for index in cut.nodes:
             node = graph.node.add()
             node.CopyFrom(self._protos[index])
+            if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+                inline_weights(node, self._taken)
             if renamed:
-                _rename_reads(node, renamed)
+                rename_reads(node, renamed)
             needed.update(dict.fromkeys(self.nodes[index].weights))
         for name in needed:
             if name not in cut.ports:
@@ -291,48 +294,6 @@ def _non_tensors(graph: ir.Graph) -> set[str]:
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class _Constant:
-    """A constant of the main graph."""
-
-    tensor: onnx.TensorProto
-    """Its type and dimensions, and its data where they are not in a file."""
-    path: str
-    """The file that holds its data; empty if ``tensor`` does."""
-    offset: int
-    nbytes: int
-    held: ir.TensorProtocol | None
-    """The tensor that maps the file."""
-
-
-def _constants(proto: onnx.ModelProto, taken: Sequence[ir.TensorProtocol]) -> dict[str, _Constant]:
-    """Initializers and the tensors of Constant nodes, by the name of the value."""
-    found = {tensor.name: _constant(tensor, taken) for tensor in proto.graph.initializer}
-    for node in proto.graph.node:
-        if node.op_type != "Constant" or node.domain not in ("", "ai.onnx") or len(node.attribute) != 1:
-            continue
-        attribute = node.attribute[0]
-        if attribute.name == "value" and attribute.HasField("t"):
-            found[node.output[0]] = _constant(attribute.t, taken)
-        elif attribute.name in ("value_int", "value_ints"):
-            array = np.array(list(attribute.ints) if attribute.name == "value_ints" else attribute.i, np.int64)
-            found[node.output[0]] = _constant(onnx.numpy_helper.from_array(array), taken)
-        elif attribute.name in ("value_float", "value_floats"):
-            array = np.array(list(attribute.floats) if attribute.name == "value_floats" else attribute.f, np.float32)
-            found[node.output[0]] = _constant(onnx.numpy_helper.from_array(array), taken)
-    return found
-
-
-def _constant(tensor: onnx.TensorProto, taken: Sequence[ir.TensorProtocol]) -> _Constant:
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        if entries.get("location") == MARK:
-            held = taken[int(entries["offset"])]
-            assert isinstance(held, (MappedTensor, ir.ExternalTensor))
-            return _Constant(tensor, str(held.path), held.offset or 0, held.nbytes, held)
-    return _Constant(tensor, "", 0, tensor.ByteSize(), None)
-
-
 def _body_outputs(node: ir.Node) -> Iterable[ir.Value]:
     """Outputs of the graphs in ``node``: a body may hand on a value of the graph around it without touching it."""
     for attribute in node.attributes.values():
@@ -345,20 +306,3 @@ def _body_outputs(node: ir.Node) -> Iterable[ir.Value]:
         for attribute in inner.attributes.values():
             if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
                 yield from attribute.as_graph().outputs
-
-
-def _rename_reads(node: onnx.NodeProto, renamed: Mapping[str, str]) -> None:
-    """Make a node, and the bodies in it, read other names."""
-    for i, name in enumerate(node.input):
-        if name in renamed:
-            node.input[i] = renamed[name]
-    stack = [a.g for a in node.attribute if a.HasField("g")] + [g for a in node.attribute for g in a.graphs]
-    while stack:
-        graph = stack.pop()
-        for output in graph.output:
-            output.name = renamed.get(output.name, output.name)
-        for inner in graph.node:
-            for i, name in enumerate(inner.input):
-                if name in renamed:
-                    inner.input[i] = renamed[name]
-            stack += [a.g for a in inner.attribute if a.HasField("g")] + [g for a in inner.attribute for g in a.graphs]
