@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,12 +41,13 @@ class Layer:
     """Whether the node turns numbers into integers by rounding."""
 
 
-def plan_layers(model: ir.Model, feeds: Mapping[str, Value]) -> list[Layer]:
+def plan_layers(model: ir.Model, feeds: Mapping[str, Value], shown: Collection[str] = ()) -> list[Layer]:
     """Every tensor that the main graph computes and something reads, in topological order, constants left out.
 
     Args:
         model: The model; it is not changed.
         feeds: One sample, for the sizes.
+        shown: Tensors that count although nothing reads them.
 
     Raises:
         BadModelError: The graph has a cycle.
@@ -68,7 +69,7 @@ def plan_layers(model: ir.Model, feeds: Mapping[str, Value]) -> list[Layer]:
         fallback = max((_nbytes(shapes, value, 0) for value in node.inputs if value is not None), default=0)
         for value in node.outputs:
             # What nobody reads (a mask of Dropout) engines need not compute.
-            read = bool(value.uses()) or value.is_graph_output()
+            read = bool(value.uses()) or value.is_graph_output() or value.name in shown
             if value.name and read and not isinstance(value.type, (ir.SequenceType, ir.OptionalType)):
                 size = _nbytes(shapes, value, fallback or _UNKNOWN_BYTES)
                 rounds = _quantises(node) or _casts_to_integer(node, shapes)

@@ -231,16 +231,21 @@ def _common_layers(
     feeds: tuple[Sequence[Mapping[str, Value]], Sequence[Mapping[str, Value]]],
 ) -> tuple[dict[str, Layer], list[Layer], list[str]]:
     """All layers by name; those both models have, in the first model's order; the tensors only the first has."""
-    plan = named_inside(plan_layers(models[0].model, feeds[0][0]), models[0])
+    plan = _layers_of(models[0], feeds[0][0])
     theirs = plan
     if models[1] is not models[0]:
-        theirs = named_inside(plan_layers(models[1].model, feeds[1][0]), models[1])
+        theirs = _layers_of(models[1], feeds[1][0])
     other = {layer.tensor: layer for layer in theirs}
     joined = {layer.tensor: _joined(layer, other.get(layer.tensor)) for layer in plan}
     for name, layer in other.items():
         joined.setdefault(name, layer)
     common = [joined[layer.tensor] for layer in plan if layer.tensor in other]
     return joined, common, [layer.tensor for layer in plan if layer.tensor not in other]
+
+
+def _layers_of(model: Observed, feeds: Mapping[str, Value]) -> list[Layer]:
+    inner = {tensor.name for tensor in model.tensors}
+    return named_inside(plan_layers(model.model, feeds, inner), model)
 
 
 def _joined(layer: Layer, other: Layer | None) -> Layer:
