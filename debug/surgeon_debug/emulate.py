@@ -18,6 +18,12 @@ from surgeon_debug.screen import Screen
 from surgeon_debug.values import Value, kind_of, nbytes
 from surgeon_passes.errors import EngineError
 
+_PRODUCTS = {
+    "MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "LSTM", "GRU", "RNN", "Attention", "MultiHeadAttention",
+    "GroupQueryAttention", "FusedMatMul", "FusedConv", "Loop", "Scan", "If",
+}  # fmt: skip
+"""Operators that tensor cores compute, and those that may hold such."""
+
 _BATCH = 64 << 20  # bytes of layers that are emulated in one piece
 
 
@@ -57,12 +63,13 @@ def unit_of(target: Walker, name: str, values: SegmentValues, engine_precision: 
     source = target.source
     nodes, reads = source.closure([name], values.available) if name in source.producer else ([], [])
     written = [tensor for i in nodes for tensor in source.nodes[i].writes]
+    ops = tuple(source.nodes[i].op for i in nodes)
     precision = "float32"
     for tensor in (*written, *reads):
         kind = target.types.get(tensor)
         if kind is not None and kind_of(np.empty(0, kind)) == "float":
             precision = coarser(precision, kind.name)
-    if engine_precision is not None:
+    if engine_precision is not None and (engine_precision != "tf32" or not _PRODUCTS.isdisjoint(ops)):
         precision = coarser(precision, engine_precision)
     terms = 1
     for i in nodes:
@@ -70,7 +77,6 @@ def unit_of(target: Walker, name: str, values: SegmentValues, engine_precision: 
         inputs = [_shape(source.constant_shape(read), read, values) for read in source.inputs_of(i)]
         output = _shape(None, node.writes[0], values) if node.writes else None
         terms = max(terms, terms_of(node.op, inputs, output or ()))
-    ops = tuple(source.nodes[i].op for i in nodes)
     weighted = any(source.nodes[i].weights for i in nodes)
     return Unit(precision, ops, tuple(reads), terms, weighted, quantisation_noise(source, nodes, values.golden))
 
