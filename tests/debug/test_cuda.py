@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import pytest
@@ -68,8 +66,7 @@ def test_float32_on_the_gpu_agrees() -> None:
     assert {r.attribution.precision for r in found.layers if r.attribution} == {"float32"}
 
 
-def test_tf32_is_named_and_nobody_is_accused(tmp_path: Path) -> None:
-    del tmp_path
+def test_tf32_is_named_and_nobody_is_accused() -> None:
     found, exact = compared(TF32), compared(FLOAT32)
     assert not found.wrong
     worst, without = found.outputs[0].difference, exact.outputs[0].difference
@@ -77,7 +74,8 @@ def test_tf32_is_named_and_nobody_is_accused(tmp_path: Path) -> None:
     matmuls = [r for r in found.layers if r.op == "MatMul"]
     others = [r for r in found.layers if r.op in ("Add", "Mul", "Sub", "Transpose")]
     assert all(r.attribution and r.attribution.precision == "tf32" for r in matmuls)
-    assert min(r.introduced or 0.0 for r in matmuls) > 10 * max(r.introduced or 0.0 for r in others)
+    assert sum(1e-5 < (r.introduced or 0.0) < 2e-3 for r in matmuls) > len(matmuls) // 2
+    assert max(r.introduced or 0.0 for r in others) < 1e-6
     assert all("tf32" in r.judgement.reason for r in matmuls if r.verdict is Verdict.AGREE)
     if found.verdict == "differ":
         assert found.cause is Cause.PRECISION
