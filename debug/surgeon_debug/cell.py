@@ -39,6 +39,7 @@ _NO_MEMORY = re.compile(
     re.IGNORECASE,
 )
 _MAX_WORDS = 240
+_PLACE = re.compile(r'File "([^"]+)", line (\d+)')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +166,7 @@ class Cell:
         self._watch_begins(task)
         try:
             self._channel.send(message, files, wait=self._watch)
-        except OSError:
+        except (EOFError, OSError):
             self._died(task)
         except BaseException:
             self._bury()
@@ -264,6 +265,10 @@ def _size(count: int) -> str:
 
 def _last_words(text: str) -> str:
     """The last lines that a process wrote, as the end of a sentence; empty if it wrote none."""
+    # What Python writes of itself when it crashes ends with its call stack; of that the place will do.
+    text, _, stack = text.partition("Fatal Python error:")
+    place = _PLACE.search(stack)
+    at = f", in {Path(place[1]).name}, line {place[2]}" if place else ""
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     words = ""
     for line in reversed(lines[-3:]):
@@ -271,4 +276,4 @@ def _last_words(text: str) -> str:
         if words and len(longer) > _MAX_WORDS:
             break
         words = longer
-    return f"; its last words: {words[-_MAX_WORDS:]}" if words else ""
+    return f"{at}; its last words: {words[-_MAX_WORDS:]}" if words else at

@@ -92,7 +92,14 @@ class WorkerProcess:
             # In this very environment it shall find what the parent finds.
             "path": sys.path if python is None else None,
         }
-        command = [str(python or sys.executable), "-u", str(here / "worker.py"), json.dumps(charge)]
+        command = [
+            str(python or sys.executable),
+            "-u",
+            "-X",
+            "faulthandler",
+            str(here / "worker.py"),
+            json.dumps(charge),
+        ]
         self._killed_before = kernel_kills()
         try:
             self._process = subprocess.Popen(

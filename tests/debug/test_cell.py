@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import gc
+import itertools
 import os
 import re
 import signal
@@ -26,10 +27,12 @@ import pytest
 
 import surgeon_debug
 import surgeon_passes
+from surgeon_debug import worker_process
 from surgeon_debug.element_types import ELEMENT_TYPES, STRING, numpy_dtype
 from surgeon_debug.endings import Ending, EngineFailure
 from surgeon_debug.runners.catalogue import make_engine
 from surgeon_debug.runners.contract import Engine
+from surgeon_debug.runners.self_test import _status
 from surgeon_debug.shared_memory import lease_of
 from surgeon_debug.values import normalise, same
 from surgeon_passes.errors import BadOptionError, EngineError
@@ -97,13 +100,16 @@ def odd(how: str, where: str = "run", **options: Any) -> Engine:
 
 
 ENDS = {
-    "segfault": (Ending.CRASHED, "crashed while {doing}, ended by SIGSEGV"),
+    "segfault": (Ending.CRASHED, r"crashed while {doing}, ended by SIGSEGV, in \w+\.py, line \d+$"),
     "abort": (Ending.CRASHED, "crashed while {doing}, ended by SIGABRT"),
     "kill": (Ending.CRASHED, "crashed while {doing}, ended by SIGKILL"),
-    "words": (Ending.CRASHED, "ended by SIGABRT; its last words: one / the fuse is gone"),
+    "words": (
+        Ending.CRASHED,
+        r"ended by SIGABRT, in odd_runners\.py, line \d+; its last words: one / the fuse is gone$",
+    ),
     "exit": (Ending.EXITED, "left while {doing}, with exit code 3"),
     "leave": (Ending.EXITED, "left while {doing}, with exit code 4"),
-    "bad_alloc": (Ending.OUT_OF_MEMORY, "ran out of memory while {doing}; its last words: .*std::bad_alloc"),
+    "bad_alloc": (Ending.OUT_OF_MEMORY, "ran out of memory while {doing}.*; its last words: .*std::bad_alloc"),
     "rubbish": (Ending.CRASHED, "answered with rubbish while {doing}"),
     "garbled": (Ending.CRASHED, "answered with rubbish while {doing}"),
 }
@@ -171,6 +177,22 @@ def test_a_cap_leaves_room_for_what_is_within_it(model: Path) -> None:
         big = np.ones((10 << 20, 3), np.float32)  # 120 MB of inputs, and as much of outputs in flight, are not its own
         found = engine.run({"x": big})
         assert found["y"][-1].tolist() == [2, 2, 2]
+
+
+def test_killed_because_the_machine_ran_out_of_memory(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = itertools.count()
+    monkeypatch.setattr(worker_process, "kernel_kills", lambda: next(count))
+    with odd("kill") as engine:
+        engine.prepare(model, ["y"])
+        with pytest.raises(EngineFailure, match=r"was killed while running model.onnx: the machine ran out") as caught:
+            engine.run(X)
+        assert caught.value.ending is Ending.OUT_OF_MEMORY
+
+
+def test_a_self_test_survives_what_it_tests() -> None:
+    with odd("segfault", "prepare") as engine:
+        found = _status("onnxruntime", engine)
+    assert not found.works and "crashed while preparing self_test.onnx, ended by SIGSEGV" in found.reason
 
 
 @pytest.mark.parametrize("where", ["start", "prepare", "run"])

@@ -152,6 +152,61 @@ def test_onnxruntime_options_reach_the_session(tmp_path: Path) -> None:
     assert options.graph_optimization_level.name == "ORT_DISABLE_ALL"
 
 
+def test_onnxruntime_takes_any_session_option(tmp_path: Path) -> None:
+    engine = make_engine(
+        "onnxruntime:option.enable_cpu_mem_arena=false,option.execution_mode=ORT_PARALLEL,option.inter_op_num_threads=2,"
+        'option.logid="a,b"'
+    )
+    engine.prepare(saved(tmp_path), ["y"])
+    options = engine.runner._session.get_session_options()  # type: ignore[attr-defined]
+    assert not options.enable_cpu_mem_arena and options.execution_mode.name == "ORT_PARALLEL"
+    assert options.inter_op_num_threads == 2 and options.logid == "a,b"
+    for text, words in {
+        "option.execution_mode=PARALLEL": "option.execution_mode cannot be 'PARALLEL'; use one of ORT_SEQUENTIAL",
+        "option.enable_cpu_mem_arena=perhaps": "option.enable_cpu_mem_arena=perhaps is neither true nor false",
+        "option.arena=1": "SessionOptions has no 'arena'; it has .*enable_cpu_mem_arena",
+        "option.add_provider=1": "SessionOptions has no 'add_provider'",
+    }.items():
+        with pytest.raises(BadOptionError, match=words):
+            make_engine(f"onnxruntime:{text}")
+
+
+def test_options_of_a_provider_reach_it(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    for key in ("provider.nonsense", "provider.cpu.nonsense"):
+        engine = make_engine(f"onnxruntime:{key}=7")
+        engine.prepare(path, ["y"])
+        session = engine.runner._session  # type: ignore[attr-defined]
+        assert session.get_provider_options() == {"CPUExecutionProvider": {}}  # which takes none
+        assert engine.runner._provider_options == [{"nonsense": "7"}]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("providers", "options", "environment", "precision"),
+    [
+        (["CPUExecutionProvider"], [{}], "", None),
+        (["CUDAExecutionProvider", "CPUExecutionProvider"], [{}, {}], "", "tf32"),
+        (["CUDAExecutionProvider"], [{"use_tf32": "0"}], "", None),
+        (["CUDAExecutionProvider"], [{"use_tf32": "1"}], "0", None),
+        (["TensorrtExecutionProvider", "CUDAExecutionProvider"], [{"trt_fp16_enable": "True"}, {}], "", "float16"),
+        (["TensorrtExecutionProvider"], [{"trt_fp16_enable": "1", "trt_bf16_enable": "1"}], "", "bfloat16"),
+        (["TensorrtExecutionProvider"], [{"trt_fp16_enable": "0"}], "", "tf32"),
+    ],
+)
+def test_what_onnxruntime_computes_in(
+    monkeypatch: pytest.MonkeyPatch,
+    providers: list[str],
+    options: list[dict[str, str]],
+    environment: str,
+    precision: str | None,
+) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", environment)
+    runner = make_engine("onnxruntime").runner
+    monkeypatch.setattr(runner, "_providers", providers)
+    monkeypatch.setattr(runner, "_provider_options", options)
+    assert runner.precision == precision  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("op", ["Softmax", "LogSoftmax", "Hardmax"])
 @pytest.mark.parametrize("axis", ["", "<axis = 0>", "<axis = 2>", "<axis = -2>"])
 def test_the_reference_knows_the_older_softmax(tmp_path: Path, op: str, axis: str) -> None:
@@ -188,6 +243,7 @@ def test_the_reference_takes_an_unsorted_graph(tmp_path: Path) -> None:
         ("onnxruntime:optimise=none", "did you mean 'optimize'.*its options: providers, optimize, threads"),
         ("onnxruntime:config=1", "no option 'config'"),
         ("onnxruntime:optimize=fast", "none, basic, extended, layout, all"),
+        ("onnxruntime:provider=1", "no option 'provider'.*provider.KEY"),
         ("onnxruntime:threads=two", "threads=two is not a number"),
         ("onnxruntime:deterministic=perhaps", "neither true nor false"),
         ("onnxruntime:threads=-1", "not a number of threads"),

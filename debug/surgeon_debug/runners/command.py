@@ -163,7 +163,10 @@ def _read(path: Path, wanted: Sequence[str]) -> dict[str, Value]:
                 count = next(k for k in range(len(members) + 1) if f"{member}[{k}]" not in members)
                 found[name] = [_typed(name, archive[f"{member}[{k}]"]) for k in range(count)]
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise EngineError(f"the outputs that the command wrote cannot be read: {error}") from error
+        raise EngineError(
+            f"the outputs that the command wrote cannot be read: {error}",
+            hint="write what numpy has no type for as float32",
+        ) from error
     return found
 
 
@@ -172,5 +175,8 @@ def _typed(name: str, array: np.ndarray[Any, Any]) -> Value:
         return array
     # numpy saves what it has no name for as bytes; of two bytes there is only bfloat16.
     if array.dtype.itemsize != 2:
-        raise EngineError(f"the type of '{name}' got lost in the command's outputs", hint="write it as float32")
+        raise EngineError(
+            f"the type of '{name}' got lost in the command's outputs",
+            hint="write what numpy has no type for as float32",
+        )
     return Buffer(_BFLOAT16, array.shape, np.ascontiguousarray(array).reshape(-1).view(np.uint8))

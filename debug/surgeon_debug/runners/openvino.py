@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from surgeon_debug.element_types import Buffer, numpy_dtype, type_of_name, type_of_number
+from surgeon_debug.element_types import Buffer, type_of_name, type_of_number
 from surgeon_debug.values import Feeds, Value
 from surgeon_passes.errors import BadOptionError, EngineError
 
@@ -158,7 +158,8 @@ def _value_of(tensor: Any) -> Value:
     if kind is None:
         raise EngineError(f"openvino delivered elements of type {short}, which ONNX does not have")
     shape = tuple(tensor.get_shape())
-    # The memory is the request's, which is gone when this is looked at.
-    raw = tensor.data.tobytes() if tensor.get_size() else b""
-    data = np.frombuffer(bytearray(raw), np.uint8)
-    return Buffer(kind.number, shape, data) if kind.foreign else data.view(numpy_dtype(kind.number)).reshape(shape)
+    if not tensor.get_size():
+        return Buffer(kind.number, shape, np.empty(0, np.uint8)) if kind.foreign else np.empty(shape, kind.dtype_name)
+    if kind.foreign:
+        return Buffer(kind.number, shape, np.frombuffer(bytearray(tensor.data.tobytes()), np.uint8))
+    return tensor.data  # the array keeps the tensor, and the tensor its memory, which no other run gets
