@@ -23,7 +23,7 @@ from surgeon_debug.screen import Screen
 from surgeon_debug.total import root_ratio
 from surgeon_debug.triple import Triple
 from surgeon_debug.values import kind_of
-from surgeon_debug.verdict import Judgement, Verdict
+from surgeon_debug.verdict import Judgement, Verdict, coarsest
 from surgeon_debug.whole_run import by_limits
 
 _CLOSER = {Verdict.WRONG, Verdict.SUSPECT, Verdict.OVERFLOW, Verdict.ILL_CONDITIONED, Verdict.DIFFER}
@@ -157,7 +157,7 @@ class LayerJudge:
             flips=item.floor.flips if item.floor is not None else 0.0,
             overflowed=item.overflowed,
             lost_inputs=item.lost,
-            accumulated=layer.precision,
+            accumulated=coarsest(layer.precision, *([self._engine_precision] if self._engine_precision else [])),
             rounds_to_integers=layer.rounds_to_integers,
         )
         difference = None

@@ -31,7 +31,7 @@ DRAWS = 2
 _MIN_AMPLITUDE = 2.0**-16
 """Relative size of a perturbation; float32's own rounding must not show in what it moves."""
 
-_MOVES, _ARITHMETIC, _FUNCTION = 0.75, 2.0, 8.0
+_MOVES, _ARITHMETIC, _FUNCTION = 0.75, 2.0, 12.0
 """Units in the last place that a float32 output may be off by itself, in the root of the mean square: of operators that
 move numbers, that do arithmetic, and that approximate a function, as vectorised libraries do, or take several steps."""
 
@@ -111,7 +111,8 @@ def rounding_of(precision: Precision, op: str, terms: int, *, weighted: bool) ->
         terms: How many products are summed up for one output element.
         weighted: Whether constants take part, which are rounded to the precision too.
     """
-    reading = _ROUNDING * precision.unit if precision.low else 0.0
+    # Of a single operation in float32 all rounding is in the output; several in a row round what is in between.
+    reading = _ROUNDING * precision.unit if precision.low or op in _STEPS else 0.0
     operands = 2.0 if weighted else 1.0
     sums = _ROUNDING * precision.sums * math.sqrt(terms / 2.0) if terms > 1 else 0.0
     return math.sqrt((operands * reading**2 + sums**2) * _STEPS.get(op, 1))
@@ -154,13 +155,13 @@ def floor_of(
         return Floor(0.0, 1.0, max(changed, default=0.0) if len(same_shape) == len(emulated) else 1.0, {})
     scale = (rounding / amplitude(precision)) ** 2
     own = output_rounding(precision, op) ** 2
-    r = reference.astype(np.float64)
+    r = np.atleast_1d(reference.astype(np.float64))
     finite = np.isfinite(r)
     moved = np.zeros_like(r)
     with np.errstate(all="ignore"):
         for e in emulated:
-            if e.shape == r.shape:
-                step = e.astype(np.float64) - r
+            if e.shape == reference.shape:
+                step = np.atleast_1d(e.astype(np.float64)) - r
                 finite &= np.isfinite(step)
                 moved += step * step
         moved /= max(1, len(emulated))

@@ -396,3 +396,15 @@ def test_a_model_that_was_overwritten_is_read_anew(tmp_path: Path) -> None:
         saved(tmp_path, TEXT.replace("half", "other"))
         engine.prepare(path, ["half", "other"])
         assert set(engine.run({"x": np.zeros((1, 4), np.float32)})) == {"other"}
+
+
+@pytest.mark.parametrize(("opset", "node"), [(13, "m = ReduceMean <axes = [1]> (x)"), (18, "m = ReduceMean (x, axes)")])
+def test_the_reference_adds_up_narrow_numbers_in_float32(tmp_path: Path, opset: int, node: str) -> None:
+    text = f"""<ir_version: 8, opset_import: ["" : {opset}]> g (bfloat16[2,1024] x) => (bfloat16[2,1] m)
+        <int64[1] axes = {{1}}> {{ {node} }}"""
+    onnx.save(onnx.parser.parse_model(text), str(tmp_path / "m.onnx"))
+    with make_engine("reference") as engine:
+        engine.prepare(tmp_path / "m.onnx", ["m"])
+        found = engine.run({"x": np.full((2, 1024), 1.0, ml_dtypes.bfloat16)})["m"]
+    # Added up in bfloat16, the sum would stop at 256.
+    assert found.dtype == ml_dtypes.bfloat16 and float(found[0, 0]) == 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from surgeon_debug.element_types import Buffer
+from surgeon_debug.runners.reference_operators import mended_operators
 from surgeon_debug.values import Feeds, Value
 from surgeon_passes.errors import EngineError
 
@@ -43,8 +43,7 @@ class Reference:
         proto = to_proto(model)
         hidden = [name for name in dict.fromkeys(outputs) if name in inner and name not in shown]
         proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in hidden)
-        legacy = _legacy_softmaxes() if model.opset_imports.get("", 13) < 13 else []
-        self._evaluator = ReferenceEvaluator(proto, new_ops=legacy)
+        self._evaluator = ReferenceEvaluator(proto, new_ops=mended_operators(model.opset_imports.get("", 13)))
         self._wanted = [name for name in dict.fromkeys(outputs) if name in shown or name in inner]
 
     def run(self, feeds: Feeds) -> dict[str, Value]:
@@ -68,47 +67,3 @@ def _numbers(value: Value) -> Value:
     if isinstance(value, list):
         return [_numbers(item) for item in value]
     return value.array() if isinstance(value, Buffer) else value
-
-
-def _legacy_softmaxes() -> list[Any]:
-    """Softmax, LogSoftmax and Hardmax as they were before opset 13: over everything from ``axis`` on.
-
-    The evaluator has only the later definition, over one axis, and applies it to old models too.
-    """
-    from onnx.reference.op_run import OpRun
-
-    def flat(op: Any, x: Any, axis: int | None) -> Any:
-        # Left out, the axis comes as the later definition's default.
-        stated = any(attribute.name == "axis" for attribute in op.onnx_node.attribute)
-        at = axis if stated and axis is not None else 1
-        rows = math.prod(x.shape[: at if at >= 0 else at + x.ndim])
-        return x.reshape(rows, -1) if x.size else x
-
-    class Softmax(OpRun):
-        op_domain = ""
-
-        def _run(self, x: Any, axis: int | None = None) -> tuple[Any]:
-            rows = flat(self, x, axis)
-            powers = np.exp(rows - rows.max(axis=-1, keepdims=True)) if x.size else rows
-            return ((powers / powers.sum(axis=-1, keepdims=True)).astype(x.dtype).reshape(x.shape),)
-
-    class LogSoftmax(OpRun):
-        op_domain = ""
-
-        def _run(self, x: Any, axis: int | None = None) -> tuple[Any]:
-            rows = flat(self, x, axis)
-            rows = rows - rows.max(axis=-1, keepdims=True) if x.size else rows
-            total = np.log(np.exp(rows).sum(axis=-1, keepdims=True))
-            return ((rows - total).astype(x.dtype).reshape(x.shape),)
-
-    class Hardmax(OpRun):
-        op_domain = ""
-
-        def _run(self, x: Any, axis: int | None = None) -> tuple[Any]:
-            rows = flat(self, x, axis)
-            result = np.zeros_like(rows)
-            if x.size:
-                result[np.arange(len(rows)), rows.argmax(axis=-1)] = 1
-            return (result.reshape(x.shape),)
-
-    return [Softmax, LogSoftmax, Hardmax]
