@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import tempfile
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -90,7 +89,7 @@ class Engine:
         self.runner = runner
         self._model = ""
         self._wanted: frozenset[str] = frozenset()
-        self._copies: Path | None = None
+        self._copies: tempfile.TemporaryDirectory[str] | None = None
 
     @property
     def precision(self) -> str | None:
@@ -129,12 +128,12 @@ class Engine:
 
     def _exposed(self, model_path: Path, wanted: Sequence[str]) -> Path:
         self._forget_copies()
-        self._copies = Path(tempfile.mkdtemp(prefix="surgeon-"))
-        return exposed(model_path, wanted, self._copies)
+        self._copies = tempfile.TemporaryDirectory(prefix="surgeon-", ignore_cleanup_errors=True)
+        return exposed(model_path, wanted, Path(self._copies.name))
 
     def _forget_copies(self) -> None:
         if self._copies is not None:
-            shutil.rmtree(self._copies, ignore_errors=True)
+            self._copies.cleanup()
             self._copies = None
 
     def fetch(self, feeds: Feeds) -> dict[str, Value]:
