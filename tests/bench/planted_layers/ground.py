@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -191,33 +191,49 @@ def _apart(
     """A model in which the nodes of some tensors stand unconnected, and its inputs."""
     graph = model.graph
     producer = {name: node for node in graph.node for name in node.output}
+    live = {info.name for info in graph.input}.union(live_tensors(graph))
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    nodes, kept, inputs, feeds = [], {}, [], {}
-    for k, node in enumerate({id(producer[name]): producer[name] for name in tensors}.values()):
+    wanted = list({id(producer[name]): producer[name] for name in tensors}.values())
+    kept: dict[str, onnx.TensorProto] = {}
+    nodes = _constant_nodes({name for node in wanted for name in node.input}, producer, live, constants, kept)
+    feeds: dict[str, Array] = {}
+    for k, node in enumerate(wanted):
         copy = onnx.NodeProto.FromString(node.SerializeToString())
         for i, name in enumerate(node.input):
-            maker = producer.get(name)
-            if not name:
-                continue
-            if name in constants:
-                kept[name] = constants[name]
-            elif maker is not None and maker.op_type == "Constant":
-                kept[name] = numpy_helper.from_array(_value_of(maker), name)
-            else:
+            if name in live:
                 copy.input[i] = f"{k}/{name}"
                 feeds[copy.input[i]] = _golden(model, name, reference, target)
         for i, name in enumerate(node.output):
             if name and name not in tensors:
                 copy.output[i] = f"{k}/{name}/unused"
         nodes.append(copy)
-    for name, value in feeds.items():
-        inputs.append(helper.make_tensor_value_info(name, element_type_of(value), value.shape))
+    inputs = [helper.make_tensor_value_info(name, element_type_of(value), value.shape) for name, value in feeds.items()]
     outputs = [
         helper.make_tensor_value_info(name, element_type_of(target[name]), target[name].shape) for name in tensors
     ]
     apart = helper.make_graph(nodes, "alone", inputs, outputs, list(kept.values()))
     made = helper.make_model(apart, opset_imports=model.opset_import, ir_version=model.ir_version)
     return made, feeds
+
+
+def _constant_nodes(
+    names: Iterable[str],
+    producer: Mapping[str, onnx.NodeProto],
+    live: Collection[str],
+    constants: Mapping[str, onnx.TensorProto],
+    kept: dict[str, onnx.TensorProto],
+) -> list[onnx.NodeProto]:
+    """The nodes that compute what follows from constants alone, in order; the constants they need go to ``kept``."""
+    todo, needed = list(names), set()
+    while todo:
+        name = todo.pop()
+        if name in constants:
+            kept[name] = constants[name]
+        elif name in producer and name not in live and name not in needed:
+            needed.update(producer[name].output)
+            todo += reads_of(producer[name])
+    order = {id(node): node for name, node in producer.items() if name in needed}
+    return [onnx.NodeProto.FromString(node.SerializeToString()) for node in order.values()]
 
 
 def _golden(model: onnx.ModelProto, name: str, reference: Mapping[str, Array], target: Mapping[str, Array]) -> Array:
@@ -230,11 +246,3 @@ def _golden(model: onnx.ModelProto, name: str, reference: Mapping[str, Array], t
             return _golden(model, node.input[0], reference, target).astype(target[name].dtype)
         return target[name]
     raise KeyError(name)
-
-
-def _value_of(constant: onnx.NodeProto) -> Array:
-    attribute = constant.attribute[0]
-    if attribute.name == "value":
-        return numpy_helper.to_array(attribute.t)
-    kind = np.int64 if "int" in attribute.name else np.float32
-    return np.asarray(helper.get_attribute_value(attribute), kind)
