@@ -12,6 +12,7 @@ import dataclasses
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
@@ -107,49 +108,33 @@ def compare_models(
         BadOptionError: A runner or option does not exist, or inputs or outputs do not fit each other.
         EngineError: A side cannot run at all.
     """
-    if samples < 1:
-        raise BadOptionError(f"{samples} samples show nothing", hint="ask for 1 or more")
-    options = layers if isinstance(layers, LayerOptions) else LayerOptions() if layers else None
-    if options is not None and options.memory is not None and options.memory <= 0:
-        raise BadOptionError(
-            f"a memory budget of {options.memory} bytes holds nothing", hint="give a size such as 512MB"
-        )
+    options = _checked(samples, layers)
     with contextlib.ExitStack() as stack:
         # Processes start in the background, while the models are read.
         engines = []
         for given in (reference, target):
             engines.append(as_engine(given, isolated=True, timeout=timeout, memory_cap=memory_cap))
-            if engines[-1] is not given:
-                stack.callback(engines[-1].close)
+            stack.callback(engines[-1].close if engines[-1] is not given else lambda: None)
         path = stack.enter_context(staged(model, allow_external=allow_external))
         other_path = path if other is None else stack.enter_context(staged(other, allow_external=allow_external))
         ours = load(path, allow_external=allow_external)
         theirs = ours if other is None else load(other_path, allow_external=allow_external)
-        recorded = None
-        if against is not None:
-            recorded = Recorded(open_recording(against, ours), str(against))
+        recorded = None if against is None else Recorded(open_recording(against, ours), str(against))
+        if recorded is not None:
             stack.callback(recorded.close)
         fed, made_up = _samples(ours, recorded, feeds, samples, seed, dims)
         other_fed, notes = (fed, []) if other is None else feeds_for_other(fed, ours, theirs)
         if recorded is not None:
-            notes += recorded.check_feeds(fed)
-            notes += recorded.check_fits("", output_names(ours))
+            notes += [*recorded.check_feeds(fed), *recorded.check_fits("", output_names(ours))]
         notes += _random_notes(ours, theirs)
         keep = None
         if save_reference is not None:
             runner = engines[0].label if recorded is None else recorded.label
             meta = describe(ours, name=label_of(model), runner=runner, seed=seed if made_up else None, dims=dims)
-            keep = stack.enter_context(GoldenWriter(save_reference, meta))
-            for sample, values in enumerate(fed):
-                keep.add_feeds(sample, values)
-        shown = [Observed(m, (), (), frozenset()) for m in (ours, theirs)]
-        if options is not None:
-            shown[0] = with_bodies_shown(ours, iterations=options.iterations, limit=options.inner)
-            if theirs is not ours:
-                shown[1] = with_bodies_shown(theirs, iterations=options.iterations, limit=options.inner)
+            keep = stack.enter_context(_golden(save_reference, meta, fed))
         pair = Pair(
             (path, other_path),
-            (shown[0], shown[0] if theirs is ours else shown[1]),
+            _with_bodies(ours, theirs, options),
             (engines[0], engines[1]),
             (fed, other_fed),
             limits=limits or Limits(),
@@ -170,6 +155,37 @@ def compare_models(
             tolerance=_words(limits),
             notes=(*notes, *found.notes),
         )
+
+
+def _checked(samples: int, layers: bool | LayerOptions) -> LayerOptions | None:
+    """How layers are to be compared; None if they are not."""
+    if samples < 1:
+        raise BadOptionError(f"{samples} samples show nothing", hint="ask for 1 or more")
+    options = layers if isinstance(layers, LayerOptions) else LayerOptions() if layers else None
+    if options is not None and options.memory is not None and options.memory <= 0:
+        raise BadOptionError(
+            f"a memory budget of {options.memory} bytes holds nothing", hint="give a size such as 512MB"
+        )
+    return options
+
+
+def _golden(path: str | Path, meta: Mapping[str, Any], fed: Sequence[Feeds]) -> GoldenWriter:
+    """A golden file that holds the inputs so far."""
+    keep = GoldenWriter(path, meta)
+    for sample, values in enumerate(fed):
+        keep.add_feeds(sample, values)
+    return keep
+
+
+def _with_bodies(ours: ir.Model, theirs: ir.Model, options: LayerOptions | None) -> tuple[Observed, Observed]:
+    """The models as they are compared: if layers are asked for, with the tensors of bodies in the main graph."""
+    shown = [
+        Observed(model, (), (), frozenset())
+        if options is None
+        else with_bodies_shown(model, iterations=options.iterations, limit=options.inner)
+        for model in ([ours] if theirs is ours else [ours, theirs])
+    ]
+    return shown[0], shown[-1]
 
 
 def _samples(
