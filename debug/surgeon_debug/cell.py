@@ -80,8 +80,9 @@ class Cell:
 
     @property
     def precision(self) -> str | None:
-        """What the runner says of itself; waits until it is there."""
-        self.ready()
+        """What the runner says of itself, or said last if its process is gone; waits until it is there."""
+        if self._worker is not None:
+            self.ready()
         return self._precision
 
     @property
@@ -103,7 +104,7 @@ class Cell:
         limit = max(_START, self._confines.timeout or 0.0)
         reply, _ = self._hear(_Task("starting", limit))
         self._started = True
-        self._precision = reply["precision"]
+        self._precision = reply.get("precision")
 
     def prepare(self, model_path: Path, outputs: Sequence[str]) -> None:
         """Compile a model; see :meth:`surgeon_debug.runners.contract.Runner.prepare`."""
@@ -111,7 +112,7 @@ class Cell:
         self._model = model_path.name
         message = {"do": "prepare", "model": str(model_path.absolute()), "outputs": list(outputs)}
         reply, _ = self._ask(message, [], _Task(f"preparing {self._model}", self._confines.timeout))
-        self._precision = reply["precision"]
+        self._precision = reply.get("precision")
 
     def run(self, feeds: Feeds) -> dict[str, Value]:
         """Run the prepared model; see :meth:`surgeon_debug.runners.contract.Runner.run`."""

@@ -670,3 +670,14 @@ def test_what_runs_in_other_environments_is_python_3_10_and_imports_little(bare_
     for file in files:
         ast.parse(file.read_text(), feature_version=(3, 10))
         assert not re.search(r"\b(StrEnum|tomllib|typing\.Self|ExceptionGroup|datetime\.UTC)\b", file.read_text()), file
+
+
+def test_fifty_runs_open_no_files(model: Path) -> None:
+    with odd("nothing") as engine:
+        engine.prepare(model, ["y"])
+        counts = []
+        for _ in range(50):
+            engine.run({"x": np.ones((9, 3), np.float32)})
+            files = [names_in(f"/proc/{pid}/fd") for pid in ("self", engine.runner.pid)]  # type: ignore[attr-defined]
+            counts.append(tuple(len(names) for names in files))
+        assert len(set(counts[1:])) == 1
