@@ -158,7 +158,8 @@ class Pair:
 
         walk = Differential(walkers[0], walkers[1], segments, isolate=options.isolate, judge=take, progress=progress)
         whole = self._runs_whole(options)
-        walk.run((lambda: self._run_target(watch)) if whole else None)
+        path = self._paths[1] if self._inner else (sources[1].write_whole() or self._paths[1])
+        walk.run((lambda: self._run_target(watch, path)) if whole else None)
         watch.compare(_given(sources[0], self._names, self._feeds[0]), [{} for _ in self._feeds[0]])
         unobserved = {**judge.unobserved, **walk.unobserved, **dict(self._declined)}
         judged = [judge.results[layer.tensor] for layer in layers if layer.tensor in judge.results]
@@ -184,8 +185,8 @@ class Pair:
             return RecordedWalker(self._recorded, self._engines[0], sources[0], self._feeds[0]), target
         return Walker(self._engines[0], sources[0], self._feeds[0]), target
 
-    def _run_target(self, watch: WholeOutputs) -> None:
-        engine, path, feeds = self._engines[1], self._paths[1], self._feeds[1]
+    def _run_target(self, watch: WholeOutputs, path: Path) -> None:
+        engine, feeds = self._engines[1], self._feeds[1]
         watch.take(run_whole(engine, path, self._names, feeds, made_up=self._made_up))
         watch.note_second_run(engine.run(feeds[0]))
 

@@ -80,15 +80,17 @@ def rename_reads(node: onnx.NodeProto, renamed: Mapping[str, str]) -> None:
 
 
 def inline_weights(node: onnx.NodeProto, taken: Sequence[ir.TensorProtocol]) -> None:
-    """Put the data of weights in a node's bodies into the node; engines differ in where they look for such files.
+    """Put the data of weights in a node and its bodies into the node; engines differ in where they look for files.
 
     Args:
         node: The node, changed in place.
         taken: The weights by the index in their marks.
     """
-    for graph in _bodies(node):
-        attributes = [attribute for inner in graph.node for attribute in inner.attribute if attribute.HasField("t")]
-        for tensor in (*graph.initializer, *(attribute.t for attribute in attributes)):
+    for graph in (None, *_bodies(node)):
+        nodes = [node] if graph is None else graph.node
+        attributes = [attribute for inner in nodes for attribute in inner.attribute if attribute.HasField("t")]
+        initializers = () if graph is None else graph.initializer
+        for tensor in (*initializers, *(attribute.t for attribute in attributes)):
             entries = {entry.key: entry.value for entry in tensor.external_data}
             if entries.get("location") == MARK:
                 del tensor.external_data[:]

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from surgeon_debug.piece_parts import constants_of, inline_weights, rename_reads
+from surgeon_debug.piece_parts import PieceConstant, constants_of, inline_weights, rename_reads
 from surgeon_passes.errors import BadModelError, FileError
 from surgeon_passes.graph import small_proto
 from surgeon_passes.order import dependencies, find_cycle, nodes_inside, sorted_nodes
@@ -231,6 +231,9 @@ class PieceSource:
         for name, port in cut.ports.items():
             self._add_input(graph, name, port)
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in cut.outputs)
+        return self._save(model)
+
+    def _save(self, model: onnx.ModelProto) -> Path:
         path = self._folder / f"{self._label}-{self._written}.piece.onnx"
         self._written += 1
         try:
@@ -238,6 +241,22 @@ class PieceSource:
         except OSError as error:
             raise FileError(f"cannot be written: {error.strerror}", where=str(path)) from error
         return path
+
+    def write_whole(self) -> Path | None:
+        """Write the model as it is, with weights that are inside its file left there; None if they are not inside.
+
+        An engine maps such weights; to read them as part of the model costs it twice their size in memory.
+        """
+        if not any(isinstance(constant.held, MappedTensor) for constant in self._constants.values()):
+            return None
+        model = onnx.ModelProto()
+        model.CopyFrom(self._proto)
+        model.ir_version = max(model.ir_version, _MIN_IR_VERSION)
+        for tensor in model.graph.initializer:
+            self._point(tensor, self._constants[tensor.name])
+        for node in (*model.graph.node, *(node for function in model.functions for node in function.node)):
+            inline_weights(node, self._taken)
+        return self._save(model)
 
     def _add_input(self, graph: onnx.GraphProto, name: str, port: Port) -> None:
         declared = self.inputs.get(name)
@@ -259,11 +278,15 @@ class PieceSource:
         made = graph.initializer.add()
         made.CopyFrom(constant.tensor)
         made.name = name
+        self._point(made, constant)
+
+    def _point(self, tensor: onnx.TensorProto, constant: PieceConstant) -> None:
+        """Make a tensor of a piece refer to where its data are."""
         if constant.path:
-            del made.external_data[:]
+            del tensor.external_data[:]
             entries = {"location": self._linked(constant.path), "offset": constant.offset, "length": constant.nbytes}
             for key, value in entries.items():
-                made.external_data.add(key=key, value=str(value))
+                tensor.external_data.add(key=key, value=str(value))
 
     def _linked(self, path: str) -> str:
         """The name, in the folder of pieces, of a file that holds weights; a hard link, else a symbolic one."""
