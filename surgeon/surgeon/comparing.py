@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from surgeon import options
@@ -15,6 +16,7 @@ from surgeon_debug.layers import compare_models
 from surgeon_debug.limits import Limits
 from surgeon_debug.pair import LayerOptions
 from surgeon_debug.result_file import save_result
+from surgeon_debug.runners.contract import Engine
 from surgeon_debug.user_functions import load_postprocess
 from surgeon_passes.errors import BadOptionError
 from surgeon_passes.graph import load
@@ -48,8 +50,6 @@ class Request:
     save_reference: Path | None
     save: Path | None
     annotate: Path | None
-    timeout: float | None
-    memory_cap: str | None
     allow_external: bool
 
     @property
@@ -61,15 +61,16 @@ class Request:
         return LayerOptions(memory, self.isolate, self.whole, self.iterations, self.inner)
 
 
-def perform(request: Request) -> Comparison:
+def perform(request: Request, engines: Sequence[Engine]) -> Comparison:
     """Compare, and write the files that were asked for.
+
+    Args:
+        request: What was typed.
+        engines: The reference and the target.
 
     Raises:
         SurgeonError: A model, a runner or an option does not do, or a file cannot be written.
     """
-    target = request.target
-    if target is None and request.other is None and request.against is None:
-        raise BadOptionError("nothing says what to compare with", hint="add --target RUNNER or a second model")
     if request.annotate is not None and not request.layers:
         raise BadOptionError("there is nothing to annotate without layers", hint="add --layers")
     given = None
@@ -81,8 +82,8 @@ def perform(request: Request) -> Comparison:
         done = compare_models(
             request.model,
             request.other,
-            target=target or request.reference,
-            reference=request.reference,
+            target=engines[1],
+            reference=engines[0],
             feeds=given,
             samples=request.samples,
             seed=request.seed,
@@ -92,8 +93,6 @@ def perform(request: Request) -> Comparison:
             postprocess=None if request.postprocess is None else load_postprocess(request.postprocess),
             against=request.against,
             save_reference=request.save_reference,
-            timeout=request.timeout,
-            memory_cap=parse_size(request.memory_cap) if request.memory_cap else None,
             allow_external=request.allow_external,
             progress=lambda count, total: status.update(clock.words(count, total)),
         )

@@ -53,12 +53,19 @@ def command(**given: Any) -> int:
       surgeon compare model.onnx --target ./mine.py:MyRunner --feeds inputs.npz --metric 'rel_l2<0.01'
       surgeon compare model.onnx --target onnxruntime:python=/other/bin/python --layers
     """
-    from surgeon.comparing import Request, perform
-    from surgeon.console import print_json, results
-    from surgeon.report.compare_report import print_comparison
+    from surgeon.starting import started
+    from surgeon_passes.errors import BadOptionError
 
-    as_json = given.pop("as_json")
-    done = perform(Request(**given))
+    reference, target = given["reference"], given["target"]
+    if target is None and given["other"] is None and given["against"] is None:
+        raise BadOptionError("nothing says what to compare with", hint="add --target RUNNER or a second model")
+    as_json, timeout, cap = (given.pop(name) for name in ("as_json", "timeout", "memory_cap"))
+    with started([reference, target or reference], timeout, cap) as engines:
+        from surgeon.comparing import Request, perform
+        from surgeon.console import print_json, results
+        from surgeon.report.compare_report import print_comparison
+
+        done = perform(Request(**given), engines)
     if as_json:
         print_json(done.to_json())
     else:
