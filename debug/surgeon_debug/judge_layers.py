@@ -163,7 +163,7 @@ class LayerJudge:
         difference = None
         asked = self._limits.for_tensor(layer.tensor)
         if asked:
-            difference = self._full(layer.tensor, values, introduced=False)
+            difference = self._full(item, values, introduced=False)
             judgement = by_limits(difference, asked)
         elif layer.tensor in self._random:
             judgement = Judgement(Verdict.SKIPPED, "follows from random numbers, which differ from run to run")
@@ -171,7 +171,7 @@ class LayerJudge:
             judgement = judge_layer(facts)
         if difference is None and judgement.verdict in _CLOSER and self._closer < _MAX_CLOSER:
             self._closer += 1
-            difference = self._full(layer.tensor, values, introduced=item.introduced is not None)
+            difference = self._full(item, values, introduced=item.introduced is not None)
         return TensorResult(layer.tensor, layer.node, layer.op, difference, judgement, item.total, attribution)
 
     def _attribution(self, item: _Measured) -> Attribution:
@@ -200,9 +200,10 @@ class LayerJudge:
         incoming = math.sqrt(sum(self._errors.get(name, 0.0) ** 2 for name in source.nodes[index].reads))
         return inherited / incoming if incoming and math.isfinite(incoming) else None
 
-    def _full(self, name: str, values: SegmentValues, *, introduced: bool) -> Difference:
+    def _full(self, item: _Measured, values: SegmentValues, *, introduced: bool) -> Difference:
         """The full set of metrics: of the introduced error, or of the total."""
-        tally = self._limits.tally(name)
+        name = item.layer.tensor
+        tally = self._limits.tally(name, compute="" if item.precision == "quantisation" else item.precision)
         others = values.isolated if introduced else values.target
         for s, (ours, theirs) in enumerate(zip(values.reference, others, strict=True)):
             tally.add(ours[name], theirs[name], sample=s)

@@ -52,6 +52,8 @@ def _print_first(console: Console, done: Comparison) -> None:
     )
     detail = first.judgement.reason + (worst_element(first.difference) if first.difference else "")
     console.print(f"  {escape(detail)}")
+    if first.difference is not None and first.difference.hints:
+        console.print(f"  pattern: {escape(first.difference.hints[0].sentence)}")
     numbers = first.attribution
     if numbers is not None and numbers.own_inputs is not None and numbers.introduced is not None:
         apart = max(numbers.own_inputs, numbers.introduced) > 4 * min(numbers.own_inputs, numbers.introduced)
