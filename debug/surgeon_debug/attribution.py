@@ -27,6 +27,9 @@ class Attribution:
     """The introduced error that the precision explains; None if it was not needed."""
     ratio: float | None
     """Introduced error over floor, along the axis where that is largest; None without a floor."""
+    bound: float | None
+    """For sums of products: the largest error of an element over the bound on its rounding; above 1 it is no rounding.
+    None for other operators, or where nothing had to be explained."""
     conditioning: float | None
     """Relative error of the output over that of the inputs for random perturbations; None without a floor."""
     own_inputs: float | None

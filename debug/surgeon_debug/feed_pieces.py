@@ -11,7 +11,6 @@ import numpy as np
 from surgeon_debug.piece_source import Cut, PieceSource, Port
 from surgeon_debug.values import Value, element_type_of, kind_of
 
-_GOLDEN = "surgeon.golden/"
 _FIXED_ELEMENTS = 64  # an integer tensor up to this size is a shape, an axis or a count, and stays a constant
 
 Values = Mapping[str, Value]
@@ -50,6 +49,7 @@ def isolated_piece(
     available: Collection[str],
     golden: Sequence[Values],
     own_types: Mapping[str, np.dtype[Any]],
+    fixed: Mapping[str, np.ndarray[Any, Any]] | None = None,
 ) -> FedPiece:
     """A piece in which each wanted tensor is computed from given values alone.
 
@@ -59,11 +59,12 @@ def isolated_piece(
         available: Tensors whose values are given.
         golden: Values of available tensors and of inputs of the graph, one mapping a sample.
         own_types: Types that tensors have in this model, where they are not those of the values.
+        fixed: Other values of constants.
     """
     nodes, reads = source.closure(wanted, available)
     produced = {name for i in nodes for name in source.nodes[i].writes}
     ports: dict[str, Port] = {}
-    constants: dict[str, np.ndarray[Any, Any]] = {}
+    constants: dict[str, np.ndarray[Any, Any]] = dict(fixed or {})
     lost: set[str] = set()
     columns: dict[str, list[Value]] = {}
     for name in reads:
@@ -76,7 +77,7 @@ def isolated_piece(
         column = [_typed(value, own_types.get(name)) for value in given]
         if any(_lost(before, after) for before, after in zip(given, column, strict=True)):
             lost.add(name)
-        label = f"{_GOLDEN}{name}" if name in produced else name
+        label = f"{source.mark}golden/{name}" if name in produced else name
         ports[name] = _port(name, label, column)
         columns[label] = column
     feeds = tuple({label: column[s] for label, column in columns.items()} for s in range(len(golden)))

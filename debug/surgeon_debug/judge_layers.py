@@ -19,6 +19,7 @@ from surgeon_debug.layer_verdict import SUSPECT, Facts, judge_layer
 from surgeon_debug.limits import Limits
 from surgeon_debug.noise_floor import Floor, Stripe, worst_stripe
 from surgeon_debug.precision import precision_of
+from surgeon_debug.rounding_bound import bound_ratio
 from surgeon_debug.screen import Screen
 from surgeon_debug.total import root_ratio
 from surgeon_debug.triple import Triple
@@ -43,6 +44,7 @@ class _Measured:
     floor: Floor | None = None
     ratio: float | None = None
     stripe: Stripe | None = None
+    bound: float | None = None
     own_inputs: float | None = None
     unjudged: str = ""
     lost: tuple[str, ...] = ()
@@ -129,6 +131,10 @@ class LayerJudge:
         found = emulate(self._reference, {item.layer.tensor: unit for item, unit in asking}, values, self._seed)
         for item, _ in asking:
             self._weigh(item, found[item.layer.tensor], values)
+        for item, unit in asking:
+            if not unit.quantised and item.introduced is not None and not item.introduced.exact:
+                numbers = precision_of(unit.precision)
+                item.bound = bound_ratio(self._reference, item.layer.tensor, numbers, unit.terms, values)
         suspects = [item for item, _ in asking if item.ratio is not None and item.ratio > SUSPECT]
         for item in suspects:
             item.own_inputs = found[item.layer.tensor].own_inputs(self._reference, values)
@@ -184,6 +190,7 @@ class LayerJudge:
             precision=item.precision,
             floor=item.floor.relative if item.floor is not None else None,
             ratio=item.ratio,
+            bound=item.bound,
             conditioning=item.floor.conditioning if item.floor is not None else None,
             own_inputs=item.own_inputs,
             stripe=item.stripe,

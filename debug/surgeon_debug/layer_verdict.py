@@ -102,13 +102,16 @@ def _rounded(facts: Facts) -> Judgement | None:
     if floor is None or ratio is None:
         # Not worth a closer look, or none was possible.
         return None if not numbers.unjudged else _fallback(facts)
-    times = f"{ratio:.3g} times what {name} explains"
+    times = f"{_times(ratio)} what {name} explains"
     where = ""
     if numbers.stripe is not None:
         where = f" at index {numbers.stripe.index} of axis {numbers.stripe.axis}"
     measured = f"introduces {introduced:.2g}{where}, {name} explains {floor:.2g}"
     if ratio > WRONG:
         return Judgement(Verdict.WRONG, f"wrong: {times}; {measured}", floor)
+    if numbers.bound is not None and numbers.bound > 1.0:
+        beyond = f"an element is off by {_times(numbers.bound)} the bound on its rounding"
+        return Judgement(Verdict.WRONG, f"wrong: {beyond}; {measured}", floor)
     if ratio > SUSPECT:
         return Judgement(Verdict.SUSPECT, f"suspect: {times}; {measured}", floor)
     if introduced > table_limit(name):
@@ -117,6 +120,10 @@ def _rounded(facts: Facts) -> Judgement | None:
             reason += f", the output moves {numbers.conditioning:.3g} times as much as the inputs"
         return Judgement(Verdict.ILL_CONDITIONED, reason, floor)
     return None
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f} times" if 10.0 <= ratio < 1e6 else f"{ratio:.2g} times"
 
 
 def _fallback(facts: Facts) -> Judgement | None:

@@ -16,10 +16,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from surgeon_debug.piece_parts import PieceConstant, constants_of, inline_weights, rename_reads
+from surgeon_debug.piece_parts import PieceConstant, constants_of, inline_weights, reads_of_bodies, rename_reads
 from surgeon_passes.errors import BadModelError, FileError
 from surgeon_passes.graph import small_proto
-from surgeon_passes.order import dependencies, find_cycle, nodes_inside, sorted_nodes
+from surgeon_passes.order import dependencies, find_cycle, sorted_nodes
 from surgeon_passes.pause_collector import collector_paused
 from surgeon_passes.walk import main_scope
 from surgeon_passes.weight_file import MappedTensor
@@ -82,7 +82,7 @@ class PieceSource:
     Args:
         model: The model; its weights are not read. It must not change afterwards.
         folder: Where pieces are written; the caller removes it.
-        label: What the files are called.
+        label: The folder in it that this source makes.
 
     Raises:
         BadModelError: The graph has a cycle.
@@ -90,7 +90,8 @@ class PieceSource:
 
     def __init__(self, model: ir.Model, folder: Path, label: str) -> None:
         self.model = model
-        self._folder, self._label = folder, label
+        self._folder = folder / label  # of its own, for the weights of two models may be in files of one name
+        self._folder.mkdir()
         self._written = 0
         self._links: dict[str, str] = {}
         with collector_paused():
@@ -99,6 +100,8 @@ class PieceSource:
             self._constants = constants_of(self._proto, taken)
             self._protos: list[onnx.NodeProto] = []
             self.nodes: list[PieceNode] = []
+            self.mark = "surgeon."
+            """What names begin with that pieces make up; no tensor's name does."""
             self._index()
         self.non_tensors = _non_tensors(model.graph)
         self.producer = {name: i for i, node in enumerate(self.nodes) for name in node.writes}
@@ -124,9 +127,7 @@ class PieceSource:
             if node.outputs and node.outputs[0].name in self._constants:
                 continue
             read = {value.name for value in node.inputs if value is not None and value.name}
-            inner = list(nodes_inside(node)) if node.attributes else []
-            read.update(value.name for n in inner for value in n.inputs if value is not None and value.name)
-            read.update(value.name for value in _body_outputs(node) if value.name) if inner else None
+            read.update(reads_of_bodies(protos[node]))
             reads = tuple(sorted(name for name in read if name and (name in computed or name in fed)))
             weights = tuple(sorted(name for name in read if name in self._constants))
             writes = tuple(value.name for value in node.outputs if value.name)
@@ -134,6 +135,9 @@ class PieceSource:
             place[node] = len(self.nodes)
             self.nodes.append(PieceNode(scope.label(node), node.op_type, reads, writes, weights, before))
             self._protos.append(protos[node])
+        ours = [name for name in (*fed, *computed, *self._constants) if name and name.startswith(self.mark)]
+        while any(name.startswith(self.mark) for name in ours):
+            self.mark += "_"
 
     def _glued(self) -> set[int]:
         """Positions before which no piece may end, because a sequence or an optional crosses them."""
@@ -165,6 +169,10 @@ class PieceSource:
     def inputs_of(self, index: int) -> list[str]:
         """Names of a node's inputs in order, empty where one is left out."""
         return list(self._protos[index].input)
+
+    def has_negative_factor(self, index: int) -> bool:
+        """Whether an attribute of a node is a negative number with a fraction, such as Gemm's ``alpha``."""
+        return any(attribute.f < 0.0 for attribute in self._protos[index].attribute)
 
     def weight_bytes(self, name: str) -> int:
         """Bytes of a constant."""
@@ -212,7 +220,7 @@ class PieceSource:
         graph.name = proto.graph.name or "piece"
         renamed = {name: port.name for name, port in cut.ports.items() if port.name != name}
         produced = {name for i in cut.nodes for name in self.nodes[i].writes}
-        fixed = {name: f"surgeon.fixed/{name}" if name in produced else name for name in cut.constants}
+        fixed = {name: f"{self.mark}fixed/{name}" if name in produced else name for name in cut.constants}
         renamed.update((name, other) for name, other in fixed.items() if other != name)
         needed: dict[str, None] = {}
         for index in cut.nodes:
@@ -224,7 +232,7 @@ class PieceSource:
                 rename_reads(node, renamed)
             needed.update(dict.fromkeys(self.nodes[index].weights))
         for name in needed:
-            if name not in cut.ports:
+            if name not in cut.ports and name not in cut.constants:
                 self._add_constant(graph, name)
         for name, value in cut.constants.items():
             graph.initializer.append(onnx.numpy_helper.from_array(value, fixed[name]))
@@ -234,7 +242,7 @@ class PieceSource:
         return self._save(model)
 
     def _save(self, model: onnx.ModelProto) -> Path:
-        path = self._folder / f"{self._label}-{self._written}.piece.onnx"
+        path = self._folder / f"piece-{self._written}.onnx"
         self._written += 1
         try:
             path.write_bytes(model.SerializeToString())
@@ -294,7 +302,7 @@ class PieceSource:
             real = Path(path).resolve()
             name = real.name
             if name in self._links.values():
-                name = f"{self._label}-{len(self._links)}-{name}"
+                name = f"{len(self._links)}-{name}"
             target = self._folder / name
             if not target.exists():
                 try:
@@ -315,17 +323,3 @@ def _non_tensors(graph: ir.Graph) -> set[str]:
         if value.name
         and (isinstance(value.type, (ir.SequenceType, ir.OptionalType)) or node.op_type in _MAKE_NON_TENSORS)
     }
-
-
-def _body_outputs(node: ir.Node) -> Iterable[ir.Value]:
-    """Outputs of the graphs in ``node``: a body may hand on a value of the graph around it without touching it."""
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
-            yield from attribute.as_graph().outputs
-        elif attribute.type == ir.AttributeType.GRAPHS and not attribute.is_ref():
-            for graph in attribute.as_graphs():
-                yield from graph.outputs
-    for inner in nodes_inside(node):
-        for attribute in inner.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
-                yield from attribute.as_graph().outputs

@@ -329,3 +329,20 @@ def test_engines_agree_on_public_models(target: str, file: str) -> None:
     found = compare_models(FOLDER / file, target=target, layers=True)
     assert found.verdict == "agree" and found.first is None
     assert len(found.layers) >= 1
+
+
+def test_two_models_in_files_of_one_name_keep_their_own_weights(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    paths = []
+    for folder, scale in (("one", 1.0), ("two", 1.001)):
+        weights = onnx.numpy_helper.from_array((rng.standard_normal((64, 64)) * scale).astype(np.float32), "w")
+        text = '<ir_version: 8, opset_import: ["" : 17]> g (float[4, 64] x) => (float[4, 64] y) { y = MatMul (x, w) }'
+        model = onnx.parser.parse_model(text)
+        model.graph.initializer.append(weights)
+        (tmp_path / folder).mkdir()
+        paths.append(tmp_path / folder / "model.onnx")
+        onnx.save(model, str(paths[-1]))
+    found = compare_models(*paths, reference=ORT, target=ORT, layers=True)
+    assert found.verdict == "differ"
+    (layer,) = found.layers
+    assert layer.screen is not None and layer.screen.rel_l2 > 0.5  # other numbers altogether
