@@ -57,26 +57,58 @@ def _constant(tensor: onnx.TensorProto, taken: Sequence[ir.TensorProtocol]) -> P
 
 def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """The graphs in a node, however deep."""
-    stack = [a.g for a in node.attribute if a.HasField("g")] + [g for a in node.attribute for g in a.graphs]
+    stack = _own_bodies(node)
     while stack:
         graph = stack.pop()
         yield graph
         for inner in graph.node:
-            stack += [a.g for a in inner.attribute if a.HasField("g")] + [g for a in inner.attribute for g in a.graphs]
+            stack += _own_bodies(inner)
 
 
 def rename_reads(node: onnx.NodeProto, renamed: Mapping[str, str]) -> None:
-    """Make a node, and the bodies in it, read other names."""
+    """Make a node, and the bodies in it, read other names; a name that a body defines anew keeps its meaning there."""
     for i, name in enumerate(node.input):
         if name in renamed:
             node.input[i] = renamed[name]
-    for graph in _bodies(node):
+    stack = [(graph, renamed) for graph in _own_bodies(node)]
+    while stack:
+        graph, outer = stack.pop()
+        hidden = names_in(graph)
+        seen = {name: other for name, other in outer.items() if name not in hidden}
         for output in graph.output:
-            output.name = renamed.get(output.name, output.name)
+            output.name = seen.get(output.name, output.name)
         for inner in graph.node:
             for i, name in enumerate(inner.input):
-                if name in renamed:
-                    inner.input[i] = renamed[name]
+                if name in seen:
+                    inner.input[i] = seen[name]
+            stack += [(body, seen) for body in _own_bodies(inner)]
+
+
+def names_in(graph: onnx.GraphProto) -> set[str]:
+    """What a body computes, holds or is given, by name; these names hide those of the graphs around it."""
+    names = {value.name for value in (*graph.input, *graph.initializer)}
+    names.update(tensor.values.name for tensor in graph.sparse_initializer)
+    names.update(name for node in graph.node for name in node.output)
+    return names
+
+
+def reads_of_bodies(node: onnx.NodeProto) -> set[str]:
+    """Names that the bodies in a node read, or give out, and that are of the graph around it."""
+    found: set[str] = set()
+    stack: list[tuple[onnx.GraphProto, frozenset[str]]] = [(graph, frozenset()) for graph in _own_bodies(node)]
+    while stack:
+        graph, outer = stack.pop()
+        hidden = outer | names_in(graph)
+        found.update(output.name for output in graph.output if output.name not in hidden)
+        for inner in graph.node:
+            found.update(name for name in inner.input if name and name not in hidden)
+            stack += [(body, hidden) for body in _own_bodies(inner)]
+    return found
+
+
+def _own_bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    single = [a.g for a in node.attribute if a.HasField("g")]
+    return single + [graph for a in node.attribute for graph in a.graphs]
 
 
 def inline_weights(node: onnx.NodeProto, taken: Sequence[ir.TensorProtocol]) -> None:

@@ -98,6 +98,7 @@ class PieceSource:
             self._proto, taken = small_proto(model, lambda t: isinstance(t, (MappedTensor, ir.ExternalTensor)))
             self._taken = taken
             self._constants = constants_of(self._proto, taken)
+            self._sparse = {tensor.values.name: tensor for tensor in self._proto.graph.sparse_initializer}
             self._protos: list[onnx.NodeProto] = []
             self.nodes: list[PieceNode] = []
             self.mark = "surgeon."
@@ -234,6 +235,9 @@ class PieceSource:
         for name in needed:
             if name not in cut.ports and name not in cut.constants:
                 self._add_constant(graph, name)
+        if self._sparse:
+            read = {name for node in graph.node for name in (*node.input, *reads_of_bodies(node))}
+            graph.sparse_initializer.extend(self._sparse[name] for name in self._sparse if name in read)
         for name, value in cut.constants.items():
             graph.initializer.append(onnx.numpy_helper.from_array(value, fixed[name]))
         for name, port in cut.ports.items():
