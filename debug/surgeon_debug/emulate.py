@@ -24,6 +24,9 @@ _PRODUCTS = {
 }  # fmt: skip
 """Operators that tensor cores compute, and those that may hold such."""
 
+SMALL = 1 << 16
+"""Elements up to which a constant is perturbed along with the inputs: biases, means, scales."""
+
 _BATCH = 64 << 20  # bytes of layers that are emulated in one piece
 
 
@@ -40,7 +43,7 @@ class Unit:
     terms: int
     """How many products its longest sum has."""
     weighted: bool
-    """Whether constants take part."""
+    """Whether constants take part that are too large to be perturbed themselves."""
     quantised: float
     """Relative error of its inputs and weights by quantisation to integers; 0 if there is none."""
 
@@ -77,7 +80,8 @@ def unit_of(target: Walker, name: str, values: SegmentValues, engine_precision: 
         inputs = [_shape(source.constant_shape(read), read, values) for read in source.inputs_of(i)]
         output = _shape(None, node.writes[0], values) if node.writes else None
         terms = max(terms, terms_of(node.op, inputs, output or ()))
-    weighted = any(source.nodes[i].weights for i in nodes)
+    weights = [source.constant_shape(weight) or () for i in nodes for weight in source.nodes[i].weights]
+    weighted = any(math.prod(shape) > SMALL for shape in weights)
     return Unit(precision, ops, tuple(reads), terms, weighted, quantisation_noise(source, nodes, values.golden))
 
 
@@ -157,21 +161,7 @@ def _emulate(
 ) -> dict[str, Emulation]:
     available = frozenset(values.available)
     try:
-        piece = isolated_piece(reference.source, names, values.available, values.golden, {})
-        path = reference.source.write(piece.cut)
-        reference.engine.prepare(path, piece.cut.outputs)
-        floors: dict[str, Floor] = {}
-        for s, feeds in enumerate(piece.feeds):
-            draws = []
-            for draw in range(DRAWS):
-                rng = np.random.default_rng([seed, s, draw])
-                moved = {label: _moved(value, precision, rng) for label, value in feeds.items()}
-                draws.append(reference.engine.run(moved))
-            for name in names:
-                floor = _floor(name, units[name], precision, values.reference[s][name], draws)
-                if name not in floors or floor.relative > floors[name].relative or floor.flips > floors[name].flips:
-                    floors[name] = floor
-        path.unlink(missing_ok=True)
+        draws = [_draw(reference, names, precision, values, [seed, draw]) for draw in range(DRAWS)]
     except EngineError as error:
         if len(names) > 1:
             half = len(names) // 2
@@ -179,7 +169,39 @@ def _emulate(
             return {**first, **_emulate(reference, names[half:], units, precision, values, seed)}
         reason = f"the reference cannot emulate it: {error}"
         return {names[0]: Emulation(names[0], None, reason, False, available)}
+    floors: dict[str, Floor] = {}
+    for s, sample in enumerate(values.reference):
+        for name in names:
+            floor = _floor(name, units[name], precision, sample[name], [draw[s] for draw in draws])
+            if name not in floors or floor.relative > floors[name].relative or floor.flips > floors[name].flips:
+                floors[name] = floor
     return {n: Emulation(n, floors[n], "", units[n].quantised > 0.0, available) for n in names}
+
+
+def _draw(
+    reference: Walker, names: Sequence[str], precision: Precision, values: SegmentValues, seed: list[int]
+) -> list[dict[str, Value]]:
+    """The layers on perturbed inputs and small constants; one mapping a sample."""
+    source = reference.source
+    nodes, _ = source.closure(names, values.available)
+    rng = np.random.default_rng(seed)
+    constants = {
+        weight: perturb(constant, precision, rng)
+        for weight in dict.fromkeys(weight for i in nodes for weight in source.nodes[i].weights)
+        if math.prod(source.constant_shape(weight) or ()) <= SMALL and (constant := source.constant(weight)) is not None
+    }
+    # A lone number may be an exponent or an epsilon, which must not move.
+    fixed = {name: value for name, value in constants.items() if kind_of(value) == "float" and value.size > 1}
+    piece = isolated_piece(source, names, values.available, values.golden, {}, fixed=fixed)
+    path = source.write(piece.cut)
+    try:
+        reference.engine.prepare(path, piece.cut.outputs)
+        return [
+            reference.engine.run({label: _moved(value, precision, rng) for label, value in feeds.items()})
+            for feeds in piece.feeds
+        ]
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _moved(value: Value, precision: Precision, rng: np.random.Generator) -> Value:

@@ -159,13 +159,14 @@ def floor_of(
     finite = np.isfinite(r)
     moved = np.zeros_like(r)
     with np.errstate(all="ignore"):
+        energy = r * r
         for e in emulated:
             if e.shape == reference.shape:
                 step = np.atleast_1d(e.astype(np.float64)) - r
-                finite &= np.isfinite(step)
-                moved += step * step
+                # What a small step makes infinite is as uncertain as it is large.
+                moved += np.where(np.isfinite(step), step * step, energy)
         moved /= max(1, len(emulated))
-        energy = r * r
+    finite &= np.isfinite(moved)
     moved[~finite] = 0.0
     energy[~finite] = 0.0
     rr, mm = float(energy.sum()), float(moved.sum())
