@@ -43,6 +43,8 @@ class _LazyGroup(click.Group):
         module = importlib.import_module(f"surgeon.commands.{cmd_name}")
         command = module.command
         assert isinstance(command, click.Command)
+        # click wants the character; docstrings are raw and have a backslash and a b.
+        command.help = (command.help or "").replace("\\b\n", "\b\n")
         return command
 
     def resolve_command(

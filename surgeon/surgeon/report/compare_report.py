@@ -155,18 +155,32 @@ def _some(names: Sequence[str]) -> str:
 def _advice(done: Comparison) -> list[str]:
     first = done.first
     if done.verdict == "agree":
-        return [] if first is None or not done.layered else _look(done, first)
+        if first is None or not done.layered:
+            return []
+        beyond = first.verdict in (Verdict.OVERFLOW, Verdict.ILL_CONDITIONED)
+        return _higher_precision(done) if beyond else _look(done, first)
     if any(result.verdict is Verdict.MISSING for result in done.outputs):
         return ["outputs are paired by name; give both models the same names"]
     if not done.layered:
         return ["add --layers to see where the error starts"]
     if done.cause is Cause.FUSION:
-        return ["switch off the target's fusions one by one, or compare with fewer tensors shown"]
+        return ["switch off the target's fusions one by one, or compare with fewer tensors shown", *_saturation(done)]
     if done.cause is Cause.PRECISION:
         return _higher_precision(done)
     if first is None:
         return ["the error is in a tensor that was not compared; see the notes"]
     return _look(done, first)
+
+
+def _saturation(done: Comparison) -> list[str]:
+    """The best known way in which fused layers with narrow integers go wrong, where it may be the case."""
+    quantised = any(result.op in ("QuantizeLinear", "DequantizeLinear") for result in done.layers)
+    if not quantised or not done.target.startswith("onnxruntime"):
+        return []
+    advice = (
+        "without VNNI in the CPU onnxruntime's fused int8 products saturate: try config.session.x64quantprecision=1"
+    )
+    return [advice]
 
 
 def _look(done: Comparison, first: TensorResult) -> list[str]:

@@ -29,6 +29,9 @@ _COLUMNS = (
     ("max abs", 132),
     ("NaN/Inf", 84),
 )
+_LEGEND = (
+    "relative L2: introduced by the layer itself; floor, what its precision explains of that; inherited from its inputs"
+)
 _BAD = (
     Verdict.WRONG, Verdict.SHAPE, Verdict.OVERFLOW, Verdict.DIFFER, Verdict.SUSPECT, Verdict.ILL_CONDITIONED,
 )  # fmt: skip
@@ -41,15 +44,17 @@ def print_layers(console: Console, done: Comparison) -> None:
     rows = _chosen(done.layers, done.first)
     if rows:
         console.print(_table(console, done.layers, rows))
+    if rows and _isolated(done):
+        console.print(f"[dim]{_LEGEND}[/]")
 
 
 def _print_first(console: Console, done: Comparison) -> None:
     first = done.first
     if first is None:
         return
-    console.print(
-        f"[bold]the error starts at {escape(first.node)}[/] ({escape(first.op)}), tensor {escape(first.tensor)}"
-    )
+    # A layer can be beyond its precision while the outputs, which are computed without showing it, are right.
+    words = "the error starts at" if done.verdict == "differ" else "the outputs agree, but look at"
+    console.print(f"[bold]{words} {escape(first.node)}[/] ({escape(first.op)}), tensor {escape(first.tensor)}")
     detail = first.judgement.reason + (worst_element(first.difference) if first.difference else "")
     console.print(f"  {escape(detail)}")
     if first.difference is not None and first.difference.hints:
@@ -81,7 +86,8 @@ def _chosen(layers: Sequence[TensorResult], first: TensorResult | None) -> list[
     if first is not None:
         at = next(i for i, result in enumerate(layers) if result is first)
         chosen += [at, *range(max(0, at - _BEFORE), min(len(layers), at + _AFTER + 1))]
-    chosen += sorted(range(len(layers)), key=lambda i: _severity(layers[i]), reverse=True)[:_ROWS]
+    worst = sorted(range(len(layers)), key=lambda i: _severity(layers[i]), reverse=True)[:_ROWS]
+    chosen += [index for index in worst if _severity(layers[index]) > (0, 0.0, 0.0, 0.0)]
     rows: list[int] = []
     for index in dict.fromkeys(chosen):
         wider = sorted([*rows, index])
@@ -95,7 +101,16 @@ def _chosen(layers: Sequence[TensorResult], first: TensorResult | None) -> list[
 def _severity(result: TensorResult) -> tuple[int, float, float, float]:
     rank = len(_BAD) - _BAD.index(result.verdict) if result.verdict in _BAD else 0
     ratio = result.ratio or 0.0
-    return (rank, ratio, _finite(result.introduced), _finite(result.inherited))
+    handed = result.inherited if result.attribution is not None else _total(result)
+    return (rank, ratio, _finite(result.introduced), _finite(handed))
+
+
+def _total(result: TensorResult) -> float | None:
+    """The total error, as a share of elements where the type is exact; None where shapes or types differ."""
+    screen = result.screen
+    if screen is None or screen.mismatch:
+        return None
+    return screen.unequal / max(1, screen.elements) if screen.exact else screen.rel_l2
 
 
 def _finite(value: float | None) -> float:
@@ -103,15 +118,19 @@ def _finite(value: float | None) -> float:
 
 
 def _table(console: Console, layers: Sequence[TensorResult], rows: Sequence[int]) -> Table:
-    columns = [name for name, width in _COLUMNS if console.width >= width]
+    columns = [
+        name for name, width in _COLUMNS if console.width >= width and any(_cell(name, layers[index]) for index in rows)
+    ]
     wide = console.width >= 72
+    op_room = 16 if console.width >= 100 else 12
+    ops = min(op_room, max(len(layers[index].op) for index in rows))
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("#", justify="right", no_wrap=True)
     verdicts = max(len(layers[index].verdict.value) for index in rows)
-    room = max(12, console.width - sum(max(len(name), 7) + 1 for name in columns) - verdicts - (19 if wide else 6))
+    room = max(12, console.width - sum(max(len(name), 7) + 1 for name in columns) - verdicts - (7 + ops if wide else 6))
     table.add_column("tensor", no_wrap=True, overflow="ellipsis", max_width=room)
     if wide:
-        table.add_column("op", no_wrap=True, overflow="ellipsis", max_width=12)
+        table.add_column("op", no_wrap=True, overflow="ellipsis", max_width=op_room)
     table.add_column("verdict", no_wrap=True, overflow="ellipsis", max_width=15)
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
@@ -136,9 +155,8 @@ def _cell(column: str, result: TensorResult) -> str:
         reference, target = (sum(pair[side] for pair in seen) for side in (0, 1))
         return f"{reference}/{target}" if reference or target else ""
     if column == "total":
-        if screen is None or screen.mismatch:
-            return "-"
-        return number(screen.unequal / max(1, screen.elements) if screen.exact else screen.rel_l2)
+        total = _total(result)
+        return "-" if total is None else number(total)
     values = {
         "introduced": result.introduced,
         "floor": result.floor,
