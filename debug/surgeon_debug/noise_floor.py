@@ -52,6 +52,9 @@ _STEPS = {
     "GRU": 6, "RNN": 3, "Loop": 8, "Scan": 8, "If": 4, "Resize": 2, "GridSample": 3, "RotaryEmbedding": 2,
     "ReduceLogSumExp": 3, "ReduceL2": 2, "STFT": 4, "DFT": 4, "EyeLike": 1,
 }  # fmt: skip
+_THROUGH_ONE = {"LogSoftmax", "ReduceLogSumExp", "ReduceLogSum", "Softplus", "Mish", "Acosh", "Hardmax"}
+"""Operators that round numbers around 1 on the way to results that may be much smaller."""
+
 _MOVERS = {
     "Neg", "Abs", "Relu", "Clip", "Max", "Min", "Identity", "ReduceMax", "ReduceMin", "MaxPool", "GlobalMaxPool",
     "Where", "Transpose", "Reshape", "Concat", "Split", "Slice", "Gather", "GatherND", "GatherElements", "Cast",
@@ -176,6 +179,8 @@ def floor_of(
         own += (_DRIFT * precision.sums) ** 2 * min(terms, 4.0 / conditioning**2)
     # A number near zero is rounded to a multiple of the smallest step, whatever its size.
     absolute = (2.0 * precision.smallest) ** 2
+    if op in _THROUGH_ONE:
+        absolute += precision.unit**2
     explained = moved * scale + energy * own + absolute
     explained[~finite] = 0.0
     total = float(explained.sum())
