@@ -27,6 +27,11 @@ _PRODUCTS = {
 SMALL = 1 << 16
 """Elements up to which a constant is perturbed along with the inputs: biases, means, scales."""
 
+MANY_DRAWS = 10
+"""Runs with perturbed inputs where few numbers come out, whose errors may cancel by chance, or such that flip."""
+
+_FEW = 64  # elements
+
 _BATCH = 64 << 20  # bytes of layers that are emulated in one piece
 
 
@@ -129,12 +134,14 @@ def emulate(reference: Walker, units: Mapping[str, Unit], values: SegmentValues,
         seed: Decides the signs of perturbations.
     """
     result: dict[str, Emulation] = {}
-    groups: dict[str, list[str]] = {}
+    groups: dict[tuple[str, int], list[str]] = {}
     for name, unit in units.items():
-        groups.setdefault(unit.precision, []).append(name)
-    for precision, names in groups.items():
+        sample = values.reference[0][name]
+        few = np.size(sample) <= _FEW or kind_of(sample) != "float"
+        groups.setdefault((unit.precision, MANY_DRAWS if few else DRAWS), []).append(name)
+    for (precision, draws), names in groups.items():
         for batch in _batches(names, values):
-            result.update(_emulate(reference, batch, units, precision_of(precision), values, seed))
+            result.update(_emulate(reference, batch, units, precision_of(precision), values, (seed, draws)))
     return result
 
 
@@ -157,16 +164,18 @@ def _emulate(
     units: Mapping[str, Unit],
     precision: Precision,
     values: SegmentValues,
-    seed: int,
+    chance: tuple[int, int],
 ) -> dict[str, Emulation]:
+    """The floors of one batch; ``chance`` is the seed and the number of draws."""
+    seed, count = chance
     available = frozenset(values.available)
     try:
-        draws = [_draw(reference, names, precision, values, [seed, draw]) for draw in range(DRAWS)]
+        draws = [_draw(reference, names, precision, values, [seed, draw]) for draw in range(count)]
     except EngineError as error:
         if len(names) > 1:
             half = len(names) // 2
-            first = _emulate(reference, names[:half], units, precision, values, seed)
-            return {**first, **_emulate(reference, names[half:], units, precision, values, seed)}
+            first = _emulate(reference, names[:half], units, precision, values, chance)
+            return {**first, **_emulate(reference, names[half:], units, precision, values, chance)}
         reason = f"the reference cannot emulate it: {error}"
         return {names[0]: Emulation(names[0], None, reason, False, available)}
     floors: dict[str, Floor] = {}
