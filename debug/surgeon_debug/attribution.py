@@ -39,6 +39,8 @@ class Attribution:
     """Where along an axis it is worst, if that is what gave it away."""
     worst_sample: int
     """The sample with the largest introduced error."""
+    introduced_worst: float | None
+    """The introduced error in that sample."""
     introduced_mean: float | None
     """The introduced error, averaged over samples."""
     unjudged: str

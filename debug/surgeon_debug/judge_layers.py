@@ -195,6 +195,7 @@ class LayerJudge:
             own_inputs=item.own_inputs,
             stripe=item.stripe,
             worst_sample=int(np.argmax(item.by_sample)) if item.by_sample else 0,
+            introduced_worst=max(item.by_sample, default=None),
             introduced_mean=float(np.mean(item.by_sample)) if item.by_sample else None,
             unjudged=item.unisolated or item.unjudged,
         )

@@ -25,8 +25,10 @@ def result(name: str, reference: object, target: object, node: str = "") -> Tens
         judgement = Judgement(Verdict.WRONG, f"wrong: {judgement.reason}")
     introduced = screen.unequal / max(1, screen.elements) if screen.exact else screen.rel_l2
     attribution = Attribution(
-        introduced, 0.0, None, "float32", 1e-7, introduced / 1e-7, 1.0, None, None, 0, introduced, ""
-    )
+        introduced=introduced, inherited=0.0, amplification=None, precision="float32", floor=1e-7,
+        ratio=introduced / 1e-7, bound=None, conditioning=1.0, own_inputs=None, stripe=None, worst_sample=0,
+        introduced_worst=introduced, introduced_mean=introduced, unjudged="",
+    )  # fmt: skip
     return TensorResult(name, node or f"/node/{name}", "MatMul", difference, judgement, screen, attribution)
 
 
@@ -125,6 +127,11 @@ def test_missing_outputs_and_effects_of_looking() -> None:
     )
     text = " ".join(printed(healed))
     assert "depends on how the engine fuses" in text and "switch off the target's fusions" in text
+
+
+def test_a_flaky_target_is_said_first() -> None:
+    text = " ".join(printed(dataclasses.replace(FAULTY, flaky=(("y", 0.25), ("z", 1e-3)))))
+    assert "note: openvino is flaky: y differs by 0.25 between two runs on one input, and 1 more" in text
 
 
 def test_errors_of_nothing_are_not_zero() -> None:

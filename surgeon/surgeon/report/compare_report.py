@@ -126,6 +126,13 @@ def _cell(column: str, difference: Difference | None) -> str:
 
 def _remarks(done: Comparison) -> list[str]:
     lines = []
+    if done.flaky:
+        name, error = max(done.flaky, key=lambda entry: entry[1])
+        more = f", and {len(done.flaky) - 1} more" if len(done.flaky) > 1 else ""
+        lines.append(
+            f"{done.target} is flaky: {name} differs by {number(error)} between two runs on one input{more}; "
+            "what it seems to add may be chance"
+        )
     for seen in done.observations:
         if seen.verdict_changed:
             lines.append(
