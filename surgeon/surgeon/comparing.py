@@ -9,6 +9,7 @@ from pathlib import Path
 
 from surgeon import options
 from surgeon.console import talk
+from surgeon.targets import check_targets
 from surgeon_debug.annotate import NodeNote, annotate
 from surgeon_debug.comparison import Comparison, TensorResult
 from surgeon_debug.feed_files import load_feeds
@@ -71,8 +72,7 @@ def perform(request: Request, engines: Sequence[Engine]) -> Comparison:
     Raises:
         SurgeonError: A model, a runner or an option does not do, or a file cannot be written.
     """
-    if request.annotate is not None and not request.layers:
-        raise BadOptionError("there is nothing to annotate without layers", hint="add --layers")
+    _check(request)
     given = None
     if request.feeds is not None:
         given = load_feeds(request.feeds, load(request.model, allow_external=request.allow_external))
@@ -101,6 +101,39 @@ def perform(request: Request, engines: Sequence[Engine]) -> Comparison:
     if request.annotate is not None:
         _annotate(done, request)
     return done
+
+
+def _check(request: Request) -> None:
+    """Refuse what would be found out after the work, or never.
+
+    Raises:
+        SurgeonError: Options do not fit each other, or a file must not or cannot be written.
+    """
+    if not request.layers:
+        for option, asked in (
+            ("--annotate", request.annotate is not None),
+            ("--memory", request.memory is not None),
+            ("--no-isolate", not request.isolate),
+            ("--whole", request.whole is not None),
+        ):
+            if asked:
+                raise BadOptionError(f"{option} means nothing without layers", hint="add --layers")
+    code = request.postprocess.rpartition(":")[0] if request.postprocess else ""
+    check_targets(
+        {
+            "--save": (request.save, b"{"),
+            "--save-reference": (request.save_reference, b"PK"),
+            "--annotate": (request.annotate, b""),
+        },
+        [
+            request.model,
+            request.other,
+            request.feeds,
+            request.against,
+            request.per_tensor,
+            Path(code) if code else None,
+        ],
+    )
 
 
 class _Clock:
