@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -193,24 +194,31 @@ def _draw(
     """The layers on perturbed inputs and small constants; one mapping a sample."""
     source = reference.source
     nodes, _ = source.closure(names, values.available)
-    rng = np.random.default_rng(seed)
     constants = {
-        weight: perturb(constant, precision, rng)
+        weight: perturb(constant, precision, _chance(seed, weight))
         for weight in dict.fromkeys(weight for i in nodes for weight in source.nodes[i].weights)
         if math.prod(source.constant_shape(weight) or ()) <= SMALL and (constant := source.constant(weight)) is not None
     }
     # A lone number may be an exponent or an epsilon, which must not move.
     fixed = {name: value for name, value in constants.items() if kind_of(value) == "float" and value.size > 1}
     piece = isolated_piece(source, names, values.available, values.golden, {}, fixed=fixed)
+    labels = {port.name: name for name, port in piece.cut.ports.items()}
     path = source.write(piece.cut)
     try:
         reference.engine.prepare(path, piece.cut.outputs)
-        return [
-            reference.engine.run({label: _moved(value, precision, rng) for label, value in feeds.items()})
-            for feeds in piece.feeds
-        ]
+        found = []
+        for s, feeds in enumerate(piece.feeds):
+            rng = {label: _chance([*seed, s], labels[label]) for label in feeds}
+            moved = {label: _moved(value, precision, rng[label]) for label, value in feeds.items()}
+            found.append(reference.engine.run(moved))
+        return found
     finally:
         path.unlink(missing_ok=True)
+
+
+def _chance(seed: Sequence[int], name: str) -> np.random.Generator:
+    """Random numbers of one tensor, the same whichever other tensors are perturbed with it."""
+    return np.random.default_rng([*seed, zlib.crc32(name.encode(errors="surrogateescape"))])
 
 
 def _moved(value: Value, precision: Precision, rng: np.random.Generator) -> Value:
