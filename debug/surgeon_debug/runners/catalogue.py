@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import inspect
-import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from surgeon_debug.cell import Cell
+from surgeon_debug.load_python import load_module
 from surgeon_debug.runners.contract import Engine, Runner, words_of
 from surgeon_debug.runners.runner_text import RunnerText, checked_cap, checked_timeout, parse_runner
 from surgeon_passes.errors import BadOptionError, EngineError, SurgeonError
@@ -139,9 +138,7 @@ def _built_in(name: str) -> type[Any]:
 def _from_file(path: Path, class_name: str, text: str) -> type[Any]:
     if not class_name:
         raise BadOptionError(f"'{text}' names no class", hint=f"write {path}:CLASS")
-    if not path.is_file():
-        raise BadOptionError("there is no such file", where=str(path), hint="give the path of a Python file")
-    module = _module_of(path.resolve())
+    module = load_module(path)
     found = getattr(module, class_name, None)
     if found is None:
         here = module.__name__
@@ -150,25 +147,6 @@ def _from_file(path: Path, class_name: str, text: str) -> type[Any]:
         hint = f"it has {', '.join(close)}" if close else "it has no class"
         raise BadOptionError(f"has no class '{class_name}'", where=str(path), hint=hint)
     return _checked(found, class_name)
-
-
-def _module_of(path: Path) -> types.ModuleType:
-    """Import a file under a name of its own, with its folder importable while it loads."""
-    name = f"surgeon_runner_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise BadOptionError("is not a Python file", where=str(path))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look their module up
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise BadOptionError(f"cannot be imported: {words_of(error)}", where=str(path)) from error
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
 
 
 def _checked(found: Any, name: str) -> type[Any]:
