@@ -172,8 +172,12 @@ def _checked(samples: int, layers: bool | LayerOptions) -> LayerOptions | None:
 def _golden(path: str | Path, meta: Mapping[str, Any], fed: Sequence[Feeds]) -> GoldenWriter:
     """A golden file that holds the inputs so far."""
     keep = GoldenWriter(path, meta)
-    for sample, values in enumerate(fed):
-        keep.add_feeds(sample, values)
+    try:
+        for sample, values in enumerate(fed):
+            keep.add_feeds(sample, values)
+    except BaseException:
+        keep.abort()
+        raise
     return keep
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -73,7 +74,18 @@ def surgeon(debug: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    # A request to end is an interrupt: whatever was begun is taken back.
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, _interrupt)
+    # onnxruntime reports names and hashes of models to its maker unless it is told not to; nobody asked us to.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def run(arguments: list[str]) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from rich.markup import escape
+
 from surgeon_debug.compare import Difference
 from surgeon_debug.verdict import Verdict
 
@@ -20,6 +22,11 @@ VERDICT_COLOURS = {
     Verdict.SKIPPED: "dim",
 }
 """Colours of verdicts, as rich calls them."""
+
+
+def plain(text: str) -> str:
+    """Text for the console: no markup, and control characters, which names may hold, spelt out."""
+    return escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
 
 
 def number(value: float, *, signed: bool = False) -> str:

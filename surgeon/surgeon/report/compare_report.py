@@ -7,10 +7,9 @@ import shlex
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from surgeon.report.cells import VERDICT_COLOURS, number, short, worst_element
+from surgeon.report.cells import VERDICT_COLOURS, number, plain, short, worst_element
 from surgeon.report.layer_table import print_layers
 from surgeon_debug.compare import Difference
 from surgeon_debug.comparison import Cause, Comparison, TensorResult
@@ -44,9 +43,9 @@ def print_comparison(console: Console, done: Comparison) -> None:
     if done.layered:
         print_layers(console, done)
     for line in _remarks(done):
-        console.print(f"[bold]note:[/] {escape(line)}")
+        console.print(f"[bold]note:[/] {plain(line)}")
     for line in _advice(done):
-        console.print(f"[bold]next:[/] {escape(line)}")
+        console.print(f"[bold]next:[/] {plain(line)}")
 
 
 def _print_head(console: Console, done: Comparison) -> None:
@@ -55,8 +54,8 @@ def _print_head(console: Console, done: Comparison) -> None:
     samples = "1 sample" if done.samples == 1 else f"{done.samples} samples"
     allowed = "outputs judged by the table of tolerances" if done.tolerance == "table" else done.tolerance
     why = f": {_CAUSES[done.cause]}" if done.cause in _CAUSES else ""
-    console.print(f"[bold {colour}]{word}{why}[/]  [bold]{escape(models)}[/]")
-    console.print(f"reference {escape(done.reference)}, target {escape(done.target)}; {samples}; {allowed}")
+    console.print(f"[bold {colour}]{word}{why}[/]  [bold]{plain(models)}[/]")
+    console.print(f"reference {plain(done.reference)}, target {plain(done.target)}; {samples}; {allowed}")
 
 
 def _print_outputs(console: Console, done: Comparison) -> None:
@@ -64,15 +63,15 @@ def _print_outputs(console: Console, done: Comparison) -> None:
     shown = [*bad, *(result for result in done.outputs if result.verdict is Verdict.AGREE)][:_OUTPUTS]
     for result in shown:
         colour = VERDICT_COLOURS[result.verdict]
-        name = escape(short(result.tensor, max(16, console.width // 3)))
-        line = f"  output {name}: [{colour}]{result.verdict.value}[/], {escape(result.judgement.reason)}"
+        name = plain(short(result.tensor, max(16, console.width // 3)))
+        line = f"  output {name}: [{colour}]{result.verdict.value}[/], {plain(result.judgement.reason)}"
         console.print(line, no_wrap=result.verdict is Verdict.AGREE, overflow="ellipsis")
     if len(done.outputs) > len(shown):
         console.print(f"  ... and {len(done.outputs) - len(shown)} more outputs (--json lists all)")
     if not done.layered:
         worst = max((r for r in done.outputs if r.difference), key=_severity, default=None)
         if worst is not None and worst.difference is not None and worst.difference.unequal:
-            console.print(f"  worst: {escape(worst.tensor)}{escape(worst_element(worst.difference))}")
+            console.print(f"  worst: {plain(worst.tensor)}{plain(worst_element(worst.difference))}")
         console.print(_table(console, [result for result in shown if result.difference]))
 
 
@@ -96,7 +95,7 @@ def _table(console: Console, rows: Sequence[TensorResult]) -> Table:
     for result in rows:
         verdict = f"[{VERDICT_COLOURS[result.verdict]}]{result.verdict.value}[/]"
         cells = (_cell(name, result.difference) for name in columns)
-        table.add_row(escape(short(result.tensor, room)), verdict, *cells)
+        table.add_row(plain(short(result.tensor, room)), verdict, *cells)
     return table
 
 

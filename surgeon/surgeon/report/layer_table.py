@@ -8,10 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from surgeon.report.cells import VERDICT_COLOURS, number, short, worst_element
+from surgeon.report.cells import VERDICT_COLOURS, number, plain, short, worst_element
 from surgeon_debug.comparison import Comparison, TensorResult
 from surgeon_debug.verdict import Verdict
 
@@ -54,11 +53,11 @@ def _print_first(console: Console, done: Comparison) -> None:
         return
     # A layer can be beyond its precision while the outputs, which are computed without showing it, are right.
     words = "the error starts at" if done.verdict == "differ" else "the outputs agree, but look at"
-    console.print(f"[bold]{words} {escape(first.node)}[/] ({escape(first.op)}), tensor {escape(first.tensor)}")
+    console.print(f"[bold]{words} {plain(first.node)}[/] ({plain(first.op)}), tensor {plain(first.tensor)}")
     detail = first.judgement.reason + (worst_element(first.difference) if first.difference else "")
-    console.print(f"  {escape(detail)}")
+    console.print(f"  {plain(detail)}")
     if first.difference is not None and first.difference.hints:
-        console.print(f"  pattern: {escape(first.difference.hints[0].sentence)}")
+        console.print(f"  pattern: {plain(first.difference.hints[0].sentence)}")
     numbers = first.attribution
     if numbers is not None and numbers.own_inputs is not None and numbers.introduced is not None:
         apart = max(numbers.own_inputs, numbers.introduced) > 4 * min(numbers.own_inputs, numbers.introduced)
@@ -140,7 +139,7 @@ def _table(console: Console, layers: Sequence[TensorResult], rows: Sequence[int]
             table.add_row("", "...")
         before = index
         result = layers[index]
-        cells = [str(index + 1), escape(short(result.tensor, room)), *([escape(result.op)] if wide else [])]
+        cells = [str(index + 1), plain(short(result.tensor, room)), *([plain(result.op)] if wide else [])]
         verdict = f"[{VERDICT_COLOURS[result.verdict]}]{result.verdict.value}[/]"
         table.add_row(*cells, verdict, *(_cell(name, result) for name in columns))
     return table
