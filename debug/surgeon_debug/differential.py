@@ -179,10 +179,19 @@ class Differential:
         isolated: list[Values] = [{} for _ in ours]
         if self._isolate:
             self._alone(names, golden, isolated, lost, refused)
+            self._stand_in(theirs, isolated)
         self._judge(SegmentValues(segment, ours, theirs, isolated, self._available, golden, frozenset(lost), refused))
         self._reference.keep(ours, segment.reference.keeps)
         self._target.keep(theirs, segment.target.keeps)
         self._restart(segment.target.keeps, ours)
+
+    def _stand_in(self, theirs: list[Values], isolated: list[Values]) -> None:
+        """Where the target cannot run a segment but layers of it alone, go on from the reference's values."""
+        for values, alone in zip(theirs, isolated, strict=True):
+            for name, value in alone.items():
+                if name not in values:
+                    values[name] = value
+                    self.restarted[name] = None
 
     def _restart(self, names: Iterable[str], ours: list[Values]) -> None:
         """Let the target go on from the reference's values where it did not show its own."""

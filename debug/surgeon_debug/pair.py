@@ -170,7 +170,8 @@ class Pair:
             layered=True,
             unmatched=tuple(self._unmatched),
             unobserved=tuple((name, why) for name, why in unobserved.items() if name not in judge.results),
-            observations=watch.observations(),
+            # What was computed from the reference's values says nothing about looking.
+            observations=() if walk.restarted else watch.observations(),
             flaky=tuple(watch.flaky.items()),
             segments=len(segments),
             notes=tuple(_notes(whole, walk)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import random
 from collections.abc import Sequence
@@ -98,7 +99,7 @@ def test_random_graphs_are_cut_at_prefixes_within_the_budget(
         if len(nodes) > 1:
             assert estimate(source, layers, nodes[0], nodes[-1] + 1) <= budget
     # None is cut earlier than it must be.
-    for segment, after in zip(segments, segments[1:], strict=False):
+    for segment, after in itertools.pairwise(segments):
         assert estimate(source, layers, segment.reference.nodes[0], after.reference.nodes[0] + 1) > budget
 
 
