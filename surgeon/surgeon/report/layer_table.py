@@ -56,7 +56,8 @@ def _print_first(console: Console, done: Comparison) -> None:
     console.print(f"[bold]{words} {plain(first.node)}[/] ({plain(first.op)}), tensor {plain(first.tensor)}")
     detail = first.judgement.reason + (worst_element(first.difference) if first.difference else "")
     console.print(f"  {plain(detail)}")
-    if first.difference is not None and first.difference.hints:
+    blamed = first.verdict in (Verdict.WRONG, Verdict.SUSPECT, Verdict.DIFFER)
+    if blamed and first.difference is not None and first.difference.hints:
         console.print(f"  pattern: {plain(first.difference.hints[0].sentence)}")
     numbers = first.attribution
     if numbers is not None and numbers.own_inputs is not None and numbers.introduced is not None:
