@@ -94,14 +94,15 @@ def perturb(value: Array, precision: Precision, rng: np.random.Generator) -> Arr
     signs = rng.integers(0, 2, value.shape, np.int8).astype(wide.dtype)
     signs *= 2
     signs -= 1
-    moved = np.atleast_1d(np.abs(wide))
-    moved *= amplitude(precision)
-    moved += precision.smallest
-    moved *= signs
-    moved += wide
-    moved = moved.reshape(wide.shape)
-    np.copyto(moved, wide, where=~np.isfinite(moved))
-    result: Array = moved.astype(value.dtype)
+    with np.errstate(all="ignore"):
+        moved = np.atleast_1d(np.abs(wide))
+        moved *= amplitude(precision)
+        moved += precision.smallest
+        moved *= signs
+        moved += wide
+        result: Array = moved.reshape(wide.shape).astype(value.dtype)
+        # NaN and infinities stay, and no number at the end of the range becomes one.
+        np.copyto(result, value, where=~np.isfinite(result))
     return result
 
 

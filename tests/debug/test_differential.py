@@ -367,5 +367,5 @@ def test_memory_stays_within_the_budget_however_many_layers_there_are() -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     segments, grown = map(int, done.stdout.split())
     assert segments > 30
-    # Beside the budget: the model's inputs and outputs, which are held to the end, and some chunks.
-    assert grown < (64 << 20) + 6 * (8 << 20), grown >> 20
+    # Beside the budget: what the engines are fed, and the inputs and outputs of the model, which are held to the end.
+    assert grown < 2 * (64 << 20), grown >> 20
