@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,12 @@ from surgeon_debug.attribution import Attribution
 from surgeon_debug.compare import Difference
 from surgeon_debug.comparison import TensorResult
 from surgeon_debug.differential import SegmentValues, Walker
-from surgeon_debug.emulate import Emulation, emulate, unit_of
+from surgeon_debug.emulate import Emulation, Unit, emulate, unit_of
 from surgeon_debug.layer_plan import Layer
 from surgeon_debug.layer_verdict import SUSPECT, Facts, judge_layer
 from surgeon_debug.limits import Limits
 from surgeon_debug.noise_floor import Floor, Stripe, worst_stripe
+from surgeon_debug.onset import onset
 from surgeon_debug.precision import precision_of
 from surgeon_debug.rounding_bound import bound_ratio
 from surgeon_debug.screen import Screen
@@ -61,6 +62,7 @@ class LayerJudge:
         engine_precision: What the target's engine computes in, if that is not what its model says.
         limits: The caller's own limits, which replace the noise floor.
         random: Tensors that are random or follow from random numbers.
+        stacked: Tensors whose first dimensions count iterations of loops, and how many do.
         seed: Decides the signs of perturbations.
     """
 
@@ -72,12 +74,14 @@ class LayerJudge:
         engine_precision: str | None,
         limits: Limits,
         random: frozenset[str] = frozenset(),
+        stacked: Mapping[str, int] | None = None,
         seed: int = 0,
     ) -> None:
         self._reference, self._target = reference, target
         self._engine_precision = engine_precision
         self._limits = limits
         self._random = random
+        self._stacked = stacked or {}
         self._seed = seed
         self._closer = 0
         self._errors: dict[str, float] = {}  # relative total error of each tensor so far
@@ -123,7 +127,9 @@ class LayerJudge:
             item.lost = tuple(sorted(read for read in unit.reads if read in values.lost))
             if item.introduced is None or name in self._random:
                 continue
-            item.overflowed = _overflowed(name, values, unit.precision)
+            item.overflowed = _overflowed(name, values, unit.precision) or (
+                item.introduced.special_mismatches > 0 and _cast_away(unit, values)
+            )
             if _asks(item.introduced, unit.quick_limit):
                 asking.append((item, unit))
         if not asking:
@@ -147,8 +153,8 @@ class LayerJudge:
         error = item.introduced.rel_l2
         ratio = error / found.floor.relative if found.floor.relative else (math.inf if error else 0.0)
         if not found.quantised:
-            for r, i in zip(values.reference, values.isolated, strict=True):
-                stripe = worst_stripe(r[item.layer.tensor], i[item.layer.tensor], found.floor)
+            for r, i, floor in zip(values.reference, values.isolated, found.by_sample, strict=True):
+                stripe = worst_stripe(r[item.layer.tensor], i[item.layer.tensor], floor)
                 if stripe is not None and stripe.ratio > ratio:
                     ratio, item.stripe = stripe.ratio, stripe
         item.ratio = ratio
@@ -178,7 +184,18 @@ class LayerJudge:
         if difference is None and judgement.verdict in _CLOSER and self._closer < _MAX_CLOSER:
             self._closer += 1
             difference = self._full(item, values, introduced=item.introduced is not None)
+        if judgement.verdict is Verdict.WRONG and layer.tensor in self._stacked:
+            attribution = dataclasses.replace(attribution, onset=self._onset(item, values))
         return TensorResult(layer.tensor, layer.node, layer.op, difference, judgement, item.total, attribution)
+
+    def _onset(self, item: _Measured, values: SegmentValues) -> tuple[int, ...]:
+        """The first iteration that is wrong, over all samples."""
+        name, floor = item.layer.tensor, item.floor.relative if item.floor is not None else None
+        found = [
+            onset(r[name], i[name], self._stacked[name], floor)
+            for r, i in zip(values.reference, values.isolated, strict=True)
+        ]
+        return min((first for first in found if first is not None), default=())
 
     def _attribution(self, item: _Measured) -> Attribution:
         introduced, inherited = item.introduced, item.inherited
@@ -265,6 +282,25 @@ def _overflowed(name: str, values: SegmentValues, precision: str) -> bool:
             if not (np.abs(r[apart].astype(np.float64)) > largest).all():
                 return False
     return seen
+
+
+def _cast_away(unit: Unit, values: SegmentValues) -> bool:
+    """Whether the target casts an input of a layer to a type that cannot hold it.
+
+    So it is behind a layer that was kept in float32 because its values do not fit into float16: then the next one is
+    where they are lost.
+    """
+    largest = precision_of(unit.precision).largest
+    if "Cast" not in unit.ops or math.isinf(largest):
+        return False
+    for sample in values.golden:
+        for name in unit.reads:
+            value = sample.get(name)
+            if isinstance(value, np.ndarray) and kind_of(value) == "float" and value.size:
+                beyond = np.abs(value[np.isfinite(value)].astype(np.float64))
+                if beyond.max(initial=0.0) > largest:
+                    return True
+    return False
 
 
 def _comparable(r: np.ndarray[Any, Any], i: np.ndarray[Any, Any]) -> bool:
