@@ -45,3 +45,5 @@ class Attribution:
     """The introduced error, averaged over samples."""
     unjudged: str
     """Why it could not be isolated or has no floor, as a phrase; empty if it was."""
+    onset: tuple[int, ...] = ()
+    """For a wrong tensor of a loop: the first iteration that is wrong, of the outermost loop first."""

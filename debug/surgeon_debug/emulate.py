@@ -108,6 +108,8 @@ class Emulation:
     """Why there is no floor; empty if there is one."""
     quantised: bool
     available: frozenset[str]
+    by_sample: tuple[Floor, ...] = ()
+    """The floor of every sample; :attr:`floor` is the highest."""
 
     def own_inputs(self, reference: Walker, values: SegmentValues) -> float | None:
         """The error the target adds to what the reference makes of the target's own inputs; None if that fails."""
@@ -179,13 +181,15 @@ def _emulate(
             return {**first, **_emulate(reference, names[half:], units, precision, values, chance)}
         reason = f"the reference cannot emulate it: {error}"
         return {names[0]: Emulation(names[0], None, reason, False, available)}
-    floors: dict[str, Floor] = {}
-    for s, sample in enumerate(values.reference):
-        for name in names:
-            floor = _floor(name, units[name], precision, sample[name], [draw[s] for draw in draws])
-            if name not in floors or floor.relative > floors[name].relative or floor.flips > floors[name].flips:
-                floors[name] = floor
-    return {n: Emulation(n, floors[n], "", units[n].quantised > 0.0, available) for n in names}
+    result = {}
+    for name in names:
+        floors = tuple(
+            _floor(name, units[name], precision, sample[name], [draw[s] for draw in draws])
+            for s, sample in enumerate(values.reference)
+        )
+        highest = max(floors, key=lambda floor: (floor.flips, floor.relative))
+        result[name] = Emulation(name, highest, "", units[name].quantised > 0.0, available, floors)
+    return result
 
 
 def _draw(

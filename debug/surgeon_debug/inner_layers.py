@@ -40,22 +40,48 @@ def blame_inside(results: Sequence[TensorResult], inner: Mapping[str, InnerTenso
 
     Such a node is isolated as a whole: behind the first wrong tensor in it, everything else in it is wrong too.
     """
-    first: dict[str, tuple[int, TensorResult]] = {}
+    first: dict[str, TensorResult] = {}
     for result in results:
         found = inner.get(result.tensor)
         if found is None or found.steps[0].kind is StepKind.CALL or result.verdict is not Verdict.WRONG:
             continue
-        if found.owner not in first or found.order < first[found.owner][0]:
-            first[found.owner] = (found.order, result)
+        if found.owner not in first or _precedes(result, first[found.owner], inner):
+            first[found.owner] = result
     if not first:
         return list(results)
-    culprits = {id(result) for _, result in first.values()}
+    culprits = {id(result) for result in first.values()}
     changed = []
     for result in results:
         found = inner.get(result.tensor)
         owner = found.owner if found is not None else result.node
-        if owner in first and id(result) not in culprits and result.verdict is Verdict.WRONG:
-            reason = f"{first[owner][1].tensor} inside {owner} is wrong before it"
+        if found is not None and id(result) in culprits:
+            result = _with_iteration(result, found)
+        elif owner in first and result.verdict is Verdict.WRONG:
+            reason = f"{first[owner].tensor} inside {owner} is wrong before it"
             result = dataclasses.replace(result, judgement=Judgement(Verdict.INHERITS, reason))
         changed.append(result)
     return changed
+
+
+def _precedes(one: TensorResult, other: TensorResult, inner: Mapping[str, InnerTensor]) -> bool:
+    """Whether one tensor goes wrong earlier: in an earlier iteration of the loops both are in, else earlier in it."""
+    a, b = inner[one.tensor], inner[other.tensor]
+    shared = 0
+    for step, another in zip(a.steps, b.steps, strict=False):
+        if step != another:
+            break
+        shared += step.kind.iterates
+    return (_onset(one)[:shared], a.order) < (_onset(other)[:shared], b.order)
+
+
+def _onset(result: TensorResult) -> tuple[int, ...]:
+    return result.attribution.onset if result.attribution is not None else ()
+
+
+def _with_iteration(result: TensorResult, found: InnerTensor) -> TensorResult:
+    """The result with the iteration in which it begins to be wrong in its reason."""
+    if not _onset(result):
+        return result
+    words = found.words(_onset(result)).rpartition(", tensor ")[0]
+    judgement = dataclasses.replace(result.judgement, reason=f"{result.judgement.reason}; first in {words}")
+    return dataclasses.replace(result, judgement=judgement)

@@ -210,7 +210,7 @@ def worst_stripe(reference: Array, isolated: Array, floor: Floor) -> Stripe | No
 
     Catches what a norm over the whole tensor hides: one wrong channel, the wrong tail of a tile.
     """
-    if not floor.by_index or isolated.shape != reference.shape:
+    if not floor.by_index or isolated.shape != reference.shape or not reference.size:
         return None
     with np.errstate(all="ignore"):
         d = isolated.astype(np.float64) - reference.astype(np.float64)

@@ -146,6 +146,7 @@ class Pair:
             engine_precision=self._engines[1].precision,
             limits=self._limits,
             random=_random_tensors(*sources),
+            stacked={name: tensor.iteration_axes for name, tensor in self._inner.items() if tensor.stacked},
             seed=seed,
         )
         seen: dict[str, None] = dict.fromkeys(name for name in self._names if not _computes(sources[0], name))
