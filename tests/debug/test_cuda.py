@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from surgeon_debug.comparison import Cause, Comparison
 from surgeon_debug.layers import compare_models
 from surgeon_debug.verdict import Verdict
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
+        reason="this onnxruntime has no CUDA provider: pip install onnxruntime-gpu where there is a GPU",
+    ),
+]
 
 TF32 = "onnxruntime:providers=cuda"
 FLOAT32 = "onnxruntime:providers=cuda,provider.use_tf32=0"
