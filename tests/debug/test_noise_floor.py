@@ -252,6 +252,21 @@ def test_a_fault_that_the_norm_of_the_tensor_hides_is_found_in_its_stripe(seed: 
     assert "of axis 1" in wrong.judgement.reason
 
 
+def test_every_sample_has_its_own_floor() -> None:
+    """A loud sample whose rounding is small beside it is not held against the floor of a quiet one."""
+    rng = np.random.default_rng(0)
+    proto = model_of(
+        "m = MatMul (x, w)  s = Sub (m, shift)  y = Relu (s)",
+        {"w": _normal(rng, 32, 16), "shift": np.full(16, 0.7, np.float32)},
+        ("float[N, 32] x", "float[N, 16] y"),
+    )
+    feeds = [{"x": size * _normal(rng, rows, 32)} for size, rows in ((np.float32(0.01), 9), (np.float32(50), 12))]
+    for samples in (feeds, feeds[::-1]):
+        found = in_float16(proto, samples)
+        assert {r.verdict for r in found.layers} == {Verdict.AGREE}, [r.judgement.reason for r in found.layers]
+        assert all(r.ratio is not None and r.ratio < 4 for r in found.layers)
+
+
 def quantised(scale_of_weights: float, rng: np.random.Generator) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """A network in float32, and with its weights and activations in int8."""
     weight = _normal(rng, 32, 16)

@@ -17,7 +17,7 @@ def mended_operators(opset: int) -> list[Any]:
     Args:
         opset: The version of the default operator set of the model.
     """
-    return [*_wide_sums(opset), *(_legacy_softmaxes() if opset < 13 else [])]
+    return [*_wide_sums(opset), _loop(), *(_legacy_softmaxes() if opset < 13 else [])]
 
 
 def _wide_sums(opset: int) -> list[Any]:
@@ -41,6 +41,47 @@ def _widened(name: str, base: Any) -> Any:
         return tuple(np.asarray(value).astype(data.dtype) for value in found) if narrow else found
 
     return type(name, (base,), {"op_domain": "", "_run": run})
+
+
+def _loop() -> Any:
+    """Loop, which the evaluator runs not at all without a condition, and whose scan outputs it joins end to end.
+
+    It also lets a tensor of the graph around the body hide the body's own of the same name.
+    """
+    from onnx.reference.ops import op_loop
+
+    base: Any = op_loop.Loop
+
+    class Loop(base):  # type: ignore[misc]  # of no type, for it declares arguments by other names
+        op_domain = ""
+
+        def _run(self, trips: Any, condition: Any, *initial: Any, **more: Any) -> tuple[Any, ...]:
+            graph, context = self.body, more.pop("context", None) or {}
+            more.pop("body", None)
+            names, carried = graph.input_names, list(initial)
+            rows: list[list[Any]] = [[] for _ in range(self.K)]
+            going, made = condition is None or bool(condition), 0
+            while going and (trips is None or made < trips):
+                own = [np.array(made, np.int64), np.array(True), *carried]
+                found = self._run_body({**context, **dict(zip(names, own, strict=True))}, **more)
+                going = bool(found[0])
+                carried = list(found[1 : 1 + self.N])
+                for kept, row in zip(rows, found[1 + self.N :], strict=True):
+                    kept.append(row)
+                made += 1
+            return (*carried, *(np.stack(kept) if kept else self._no_rows(k) for k, kept in enumerate(rows)))
+
+        def _no_rows(self, k: int) -> Any:
+            """A scan output of a loop that is left at once."""
+            from onnx.helper import tensor_dtype_to_np_dtype
+
+            info = self.body.proto_.output[1 + self.N + k].type.tensor_type
+            if not info.elem_type:
+                return np.empty(0, np.float32)
+            dims = [dim.dim_value if dim.HasField("dim_value") else 0 for dim in info.shape.dim]
+            return np.empty((0, *dims), tensor_dtype_to_np_dtype(info.elem_type))
+
+    return Loop
 
 
 def _legacy_softmaxes() -> list[Any]:
