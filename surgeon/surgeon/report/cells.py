@@ -50,7 +50,7 @@ def worst_element(difference: Difference) -> str:
         return ""
     index = ",".join(str(i) for i in worst.index)
     sample = f" of sample {worst.sample}" if worst.sample else ""
-    return f"; worst at [{index}]{sample}: {_value(worst.reference)} against {_value(worst.target)}"
+    return f"; worst at [{index}]{sample}: reference {_value(worst.reference)}, target {_value(worst.target)}"
 
 
 def _value(item: object) -> str:

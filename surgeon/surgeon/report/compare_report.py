@@ -54,6 +54,8 @@ def _print_head(console: Console, done: Comparison) -> None:
     samples = "1 sample" if done.samples == 1 else f"{done.samples} samples"
     allowed = "outputs judged by the table of tolerances" if done.tolerance == "table" else done.tolerance
     why = f": {_CAUSES[done.cause]}" if done.cause in _CAUSES else ""
+    # The end of a long path tells models apart; the command below has the whole of it.
+    models = short(models, max(24, console.width - len(word) - len(why) - 2))
     console.print(f"[bold {colour}]{word}{why}[/]  [bold]{plain(models)}[/]")
     console.print(f"reference {plain(done.reference)}, target {plain(done.target)}; {samples}; {allowed}")
 
@@ -71,7 +73,7 @@ def _print_outputs(console: Console, done: Comparison) -> None:
     if not done.layered:
         worst = max((r for r in done.outputs if r.difference), key=_severity, default=None)
         if worst is not None and worst.difference is not None and worst.difference.unequal:
-            console.print(f"  worst: {plain(worst.tensor)}{plain(worst_element(worst.difference))}")
+            console.print(f"  {plain(worst.tensor + worst_element(worst.difference).replace(';', ' is', 1))}")
         console.print(_table(console, [result for result in shown if result.difference]))
 
 

@@ -29,7 +29,8 @@ _COLUMNS = (
     ("NaN/Inf", 84),
 )
 _LEGEND = (
-    "relative L2: introduced by the layer itself; floor, what its precision explains of that; inherited from its inputs"
+    "relative L2: introduced by the layer itself; floor, what its precision explains; "
+    "ratio of the two where it is worst"
 )
 _BAD = (
     Verdict.WRONG, Verdict.SHAPE, Verdict.OVERFLOW, Verdict.DIFFER, Verdict.SUSPECT, Verdict.ILL_CONDITIONED,
@@ -39,8 +40,8 @@ _BAD = (
 def print_layers(console: Console, done: Comparison) -> None:
     """Print where it starts, a tally of verdicts, and the layers to look at."""
     _print_first(console, done)
-    _print_counts(console, done)
     rows = _chosen(done.layers, done.first)
+    _print_counts(console, done, bool(rows))
     if rows:
         console.print(_table(console, done.layers, rows))
     if rows and _isolated(done):
@@ -66,14 +67,15 @@ def _print_first(console: Console, done: Comparison) -> None:
         console.print(f"  on the target's own inputs it introduces {numbers.own_inputs:.2g}{words}")
 
 
-def _print_counts(console: Console, done: Comparison) -> None:
+def _print_counts(console: Console, done: Comparison, followed: bool) -> None:
     counts = Counter(result.verdict for result in done.layers)
     parts = [
         f"[{VERDICT_COLOURS[verdict]}]{counts[verdict]} {verdict.value}[/]" for verdict in Verdict if counts[verdict]
     ]
     judged = "each alone on the reference's inputs" if _isolated(done) else "by their total error"
     pieces = "" if done.segments <= 1 else f" in {done.segments} segments"
-    console.print(f"{len(done.layers)} layers{pieces}, {judged}: {', '.join(parts)}")
+    most = "; the largest errors:" if followed and done.first is None else ""
+    console.print(f"{len(done.layers)} layers{pieces}, {judged}: {', '.join(parts)}{most}")
 
 
 def _isolated(done: Comparison) -> bool:
