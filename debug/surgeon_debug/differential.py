@@ -40,6 +40,8 @@ class Walker:
 
     def __init__(self, engine: Engine, source: PieceSource, feeds: Sequence[Mapping[str, Value]]) -> None:
         self.engine = engine
+        self.label = engine.label
+        """How messages call it."""
         self.source = source
         self.held: list[Values] = [dict(sample) for sample in feeds]
         self.types: dict[str, np.dtype[Any]] = {
@@ -172,7 +174,7 @@ class Differential:
         names = [layer.tensor for layer in segment.layers if all(layer.tensor in sample for sample in ours)]
         for layer in segment.layers:
             if layer.tensor not in ours[0]:
-                self.unobserved.setdefault(layer.tensor, f"not delivered by {self._reference.engine.label}")
+                self.unobserved.setdefault(layer.tensor, f"not delivered by {self._reference.label}")
         self._available.update(names)
         lost: set[str] = set()
         refused: dict[str, str] = {}

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from surgeon_debug.comparison import Comparison
 from surgeon_debug.feed_files import check_feeds
 from surgeon_debug.feeds import make_feeds
-from surgeon_debug.golden import GoldenWriter
+from surgeon_debug.golden import SUFFIX, GoldenWriter
 from surgeon_debug.inner_layers import with_bodies_shown
 from surgeon_debug.layer_plan import random_nodes
 from surgeon_debug.limits import Limits
@@ -171,6 +171,8 @@ def _checked(samples: int, layers: bool | LayerOptions) -> LayerOptions | None:
 
 def _golden(path: str | Path, meta: Mapping[str, Any], fed: Sequence[Feeds]) -> GoldenWriter:
     """A golden file that holds the inputs so far."""
+    if Path(path).suffix != SUFFIX:
+        raise BadOptionError(f"values are kept in a file that ends in {SUFFIX}", where=str(path))
     keep = GoldenWriter(path, meta)
     try:
         for sample, values in enumerate(fed):

@@ -26,6 +26,7 @@ class RecordedWalker(Walker):
         self, recorded: Recorded, emulator: Engine, source: PieceSource, feeds: Sequence[Mapping[str, Value]]
     ) -> None:
         super().__init__(emulator, source, feeds)
+        self.label = recorded.label
         self._recorded = recorded
 
     def chain(self, part: Part) -> list[Values]:
