@@ -3,7 +3,8 @@
 Commands live one to a file under ``surgeon.commands`` and are imported when they run: ``surgeon --help`` costs no more
 than click.
 
-Exit codes: 0 done, 1 a finding (engines differ, a rewrite altered a value), 2 usage or bad input, 3 could not decide.
+Exit codes: 0 done, 1 a finding (engines differ, a rewrite altered a value), 2 usage or bad input, 3 could not decide
+(an engine crashed, hung or ran out of memory, say).
 """
 
 from __future__ import annotations
@@ -126,7 +127,9 @@ def _usage_sentence(error: click.ClickException) -> str:
 def _sentence(error: Exception) -> tuple[str, int]:
     from surgeon_passes.errors import SurgeonError, UndecidedError
 
-    if isinstance(error, UndecidedError):
+    # An engine that refuses a model says something about the model; one that crashed or hung says nothing.
+    ending = getattr(error, "ending", None)
+    if isinstance(error, UndecidedError) or (ending is not None and ending.name != "REFUSED"):
         return str(error), UNDECIDED
     if isinstance(error, SurgeonError):
         return str(error), BAD_INPUT

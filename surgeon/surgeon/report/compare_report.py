@@ -17,6 +17,7 @@ from surgeon_debug.verdict import Verdict
 
 _OUTPUTS = 4  # lines for outputs; with everything else the report stays below 40 lines
 _REMARKS = 4
+_MORE = " more tensors"  # what an entry is called that stands for all beyond the limit
 
 # Heading, least width of the console that has room for it.
 _COLUMNS = (
@@ -142,9 +143,15 @@ def _remarks(done: Comparison) -> list[str]:
             )
         elif seen.changed:
             lines.append(f"showing inner tensors changes the last digits of {_some(seen.changed)} on {seen.engine}")
-    if done.unobserved:
-        name, reason = done.unobserved[0]
-        lines.append(f"{_count(len(done.unobserved))} could not be compared, the first is {name}: {reason}")
+    lost = [(name, reason) for name, reason in done.unobserved if not name.endswith(_MORE)]
+    if lost:
+        name, reason = lost[0]
+        lines.append(f"{_count(len(lost))} could not be compared, the first is {name}: {reason}")
+    lines += [
+        f"{_count(int(name.removesuffix(_MORE)))} of bodies left out; --inner says how many are looked at"
+        for name, _ in done.unobserved
+        if name.endswith(_MORE)
+    ]
     if done.unmatched:
         lines.append(
             f"{_count(len(done.unmatched))} of {done.model} without a namesake in {done.other}: {_some(done.unmatched)}"
