@@ -2,7 +2,7 @@
 
 - ``weights``: the decoder of 1.1 billion parameters, once without a cap and with eight times the room for tensors (all
   it could use takes more than 14 GB), and once under the cap, which :mod:`measure_tree` enforces over all processes
-  together; the results must be the same and the time at most twice.
+  together; the results must be the same and the time at most twice. The target has a fault in one layer.
 - ``activations``: the same model on so many tokens that its tensors exceed 8 GB, under the same cap.
 - ``peer``: Polygraphy on the same model, under a cap that keeps the machine alive.
 - ``nodes``: three kinds of graphs with 1,000 and 10,000 nodes; time must grow by the same factor at most.
@@ -30,6 +30,7 @@ PEER_CAP = 14_000_000_000
 SHORT, LONG = 128, 640
 SIZES = (1_000, 10_000)
 GRAPHS = ("chain", "branching", "mixed")
+CULPRIT = "/layer.17/MatMul_output_0"
 FINISHED = ("ok", "exit 1")
 TIMES_UNBOUNDED = 2.0
 
@@ -48,9 +49,17 @@ class Named:
         return self.run.status in FINISHED and bool(self.found)
 
 
-def compare(name: str, model: Path, feeds: Path | None, options: list[str], cap: int | None, ours: str) -> Named:
-    """Run ``surgeon compare --layers`` on a model, unoptimised against optimised."""
-    command = [beside(ours, "surgeon"), "compare", str(model), "--target", "onnxruntime", "--layers", "--json"]
+def compare(
+    name: str,
+    model: Path,
+    feeds: Path | None,
+    options: list[str],
+    cap: int | None,
+    ours: str,
+    target: str = "onnxruntime",
+) -> Named:
+    """Run ``surgeon compare --layers`` on a model, unoptimised against optimised or another target."""
+    command = [beside(ours, "surgeon"), "compare", str(model), "--target", target, "--layers", "--json"]
     command += ["--feeds", str(feeds)] if feeds else []
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out.json"
@@ -77,26 +86,40 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> tuple[int, int, int]:
     return len(pairs), equal, agreeing
 
 
+def wrong_engine(folder: Path) -> str:
+    """The text of onnxruntime with one layer that is off by one in a thousand, so that there is something to find."""
+    fault = {"tensor": CULPRIT, "kind": "gain", "dtype": 1, "shape": [], "size": 1e-3}
+    plan = folder / "plan.json"
+    plan.write_text(json.dumps({"base": "onnxruntime", "faults": [fault]}))
+    return f"{HERE / 'planted_layers' / 'faults.py'}:FaultyEngine:plan={plan}"
+
+
+def _accused(run: Named) -> list[str]:
+    return [layer["tensor"] for layer in run.found["layers"] if layer["verdict"] in ("wrong", "suspect")]
+
+
 def weights(arguments: argparse.Namespace, scratch: Path) -> tuple[list[Named], list[tuple[str, bool]]]:
     """The decoder, unbounded and under the cap."""
     model = arguments.folder / "decoder_4400MB" / "model.onnx"
     stem = scratch / "short"
     make_inputs(model, stem, SHORT, arguments.ours)
     feeds = stem.with_suffix(".npz")
-    free = compare(
-        f"no cap, --memory {arguments.roomy}", model, feeds, ["--memory", arguments.roomy], None, arguments.ours
-    )
-    capped = compare("2 GB cap", model, feeds, arguments.options, CAP, arguments.ours)
+    target = wrong_engine(scratch)
+    room = ["--memory", arguments.roomy]
+    free = compare(f"no cap, --memory {arguments.roomy}", model, feeds, room, None, arguments.ours, target)
+    capped = compare("2 GB cap", model, feeds, arguments.options, CAP, arguments.ours, target)
     if not (free.finished and capped.finished):
         return [free, capped], [("both runs finish", False)]
     ratio = capped.run.seconds / free.run.seconds
     total, equal, agreeing = same(free.found, capped.found)
+    both_name_it = _accused(free) == _accused(capped) == [CULPRIT]
     whole = total == len(free.found["layers"]) == len(capped.found["layers"]) > 0
     return [free, capped], [
         (f"under the cap: {capped.run.own_megabytes:.0f} MB", capped.run.own_megabytes <= CAP / 1e6),
         (f"at most {TIMES_UNBOUNDED:g} x the unbounded time: {ratio:.2f} x", ratio <= TIMES_UNBOUNDED),
         (f"the same verdicts: {agreeing} of {total}", whole and agreeing == total),
         (f"the same numbers: {equal} of {total}", whole and equal == total),
+        (f"both name the layer with the fault: {', '.join(_accused(capped))}", both_name_it),
     ]
 
 
