@@ -230,6 +230,7 @@ class Cell:
         """Tell how the worker ended."""
         worker = self._worker
         assert worker is not None
+        started = self._started
         alone = worker.await_end()
         tail = worker.tail
         code = self._bury()
@@ -243,7 +244,9 @@ class Cell:
             self._fail(Ending.CRASHED, f"stopped answering while {task.words}{words}")
         if code < 0:
             self._fail(Ending.CRASHED, f"crashed while {task.words}, ended by {_signal(-code)}{words}")
-        self._fail(Ending.EXITED, f"left while {task.words}, with exit code {code}{words}")
+        python = self._confines.python
+        hint = f"see whether {python} is a Python, 3.10 or newer" if python is not None and not started else ""
+        self._fail(Ending.EXITED, f"left while {task.words}, with exit code {code}{words}", hint)
 
     def _rubbish(self, task: _Task, error: Exception) -> NoReturn:
         self._bury()

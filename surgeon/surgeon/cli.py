@@ -127,9 +127,9 @@ def _usage_sentence(error: click.ClickException) -> str:
 def _sentence(error: Exception) -> tuple[str, int]:
     from surgeon_passes.errors import SurgeonError, UndecidedError
 
-    # An engine that refuses a model says something about the model; one that crashed or hung says nothing.
-    ending = getattr(error, "ending", None)
-    if isinstance(error, UndecidedError) or (ending is not None and ending.name != "REFUSED"):
+    # An engine that refuses or leaves says something about what it was given; one that crashed or hung says nothing.
+    ending = getattr(getattr(error, "ending", None), "name", "")
+    if isinstance(error, UndecidedError) or ending in ("CRASHED", "HUNG", "OUT_OF_MEMORY"):
         return str(error), UNDECIDED
     if isinstance(error, SurgeonError):
         return str(error), BAD_INPUT

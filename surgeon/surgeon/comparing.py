@@ -63,14 +63,14 @@ class Request:
 
 
 def perform(request: Request, engines: Sequence[Engine]) -> Comparison:
-    """Compare, and write the files that were asked for.
+    """Compare, and keep the reference's values if that was asked for.
 
     Args:
         request: What was typed.
         engines: The reference and the target.
 
     Raises:
-        SurgeonError: A model, a runner or an option does not do, or a file cannot be written.
+        SurgeonError: A model, a runner or an option does not do, or a file must not or cannot be written.
     """
     _check(request)
     given = None
@@ -79,7 +79,7 @@ def perform(request: Request, engines: Sequence[Engine]) -> Comparison:
     limits = Limits.parse(request.metric, request.per_tensor, rtol=request.rtol, atol=request.atol)
     with talk().status(f"comparing {request.model.name}") as status:
         clock = _Clock(request.model.name)
-        done = compare_models(
+        return compare_models(
             request.model,
             request.other,
             target=engines[1],
@@ -96,11 +96,20 @@ def perform(request: Request, engines: Sequence[Engine]) -> Comparison:
             allow_external=request.allow_external,
             progress=lambda count, total: status.update(clock.words(count, total)),
         )
+
+
+def write_files(done: Comparison, request: Request) -> None:
+    """Write the result and the annotated model, if they were asked for.
+
+    It comes after printing: what took an hour to find is not lost for want of space.
+
+    Raises:
+        SurgeonError: A file cannot be written.
+    """
     if request.save is not None:
         save_result(done.to_json(), request.save)
     if request.annotate is not None:
         _annotate(done, request)
-    return done
 
 
 def _check(request: Request) -> None:

@@ -19,6 +19,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from surgeon_passes.errors import FileError
 from tests.surgeon.conftest import Said
 
 Type = Callable[..., Said]
@@ -160,6 +161,18 @@ def test_a_full_disk(model: Path, environment: dict[str, str], tmp_path: Path) -
     assert "kept.golden" in done.stderr and "cannot be written" in done.stderr
     assert golden.read_bytes() == b""
     assert sorted(p.name for p in tmp_path.iterdir()) == ["kept.golden", "m.onnx", "x.npz"]
+
+
+def test_a_result_that_cannot_be_kept_is_printed_all_the_same(
+    surgeon: Type, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise FileError("cannot be written: no space left on device", where="r.json")
+
+    monkeypatch.setattr("surgeon.comparing.save_result", full)
+    said = surgeon("compare", model, "--target", ORT, "--save", tmp_path / "r.json")
+    assert said.code == 2 and said.out.startswith("agree")
+    assert said.err == "surgeon: r.json: cannot be written: no space left on device\n"
 
 
 def test_a_runner_that_prints_ten_megabytes(model: Path, environment: dict[str, str]) -> None:

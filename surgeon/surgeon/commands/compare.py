@@ -61,13 +61,15 @@ def command(**given: Any) -> int:
         raise BadOptionError("nothing says what to compare with", hint="add --target RUNNER or a second model")
     as_json, timeout, cap = (given.pop(name) for name in ("as_json", "timeout", "memory_cap"))
     with started([reference, target or reference], timeout, cap) as engines:
-        from surgeon.comparing import Request, perform
+        from surgeon.comparing import Request, perform, write_files
         from surgeon.console import print_json, results
         from surgeon.report.compare_report import print_comparison
 
-        done = perform(Request(**given), engines)
+        request = Request(**given)
+        done = perform(request, engines)
     if as_json:
         print_json(done.to_json())
     else:
         print_comparison(results(), done)
+    write_files(done, request)
     return 0 if done.verdict == "agree" else 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -17,7 +18,7 @@ from surgeon_debug.verdict import Verdict
 
 _OUTPUTS = 4  # lines for outputs; with everything else the report stays below 40 lines
 _REMARKS = 4
-_MORE = " more tensors"  # what an entry is called that stands for all beyond the limit
+_MORE = re.compile(r"(\d+) more tensors")  # what an entry is called that stands for all beyond the limit
 
 # Heading, least width of the console that has room for it.
 _COLUMNS = (
@@ -143,15 +144,12 @@ def _remarks(done: Comparison) -> list[str]:
             )
         elif seen.changed:
             lines.append(f"showing inner tensors changes the last digits of {_some(seen.changed)} on {seen.engine}")
-    lost = [(name, reason) for name, reason in done.unobserved if not name.endswith(_MORE)]
+    beyond = [found for name, _ in done.unobserved if (found := _MORE.fullmatch(name))]
+    lost = [(name, reason) for name, reason in done.unobserved if not _MORE.fullmatch(name)]
     if lost:
         name, reason = lost[0]
         lines.append(f"{_count(len(lost))} could not be compared, the first is {name}: {reason}")
-    lines += [
-        f"{_count(int(name.removesuffix(_MORE)))} of bodies left out; --inner says how many are looked at"
-        for name, _ in done.unobserved
-        if name.endswith(_MORE)
-    ]
+    lines += [f"{_count(int(found[1]))} of bodies left out; --inner says how many are looked at" for found in beyond]
     if done.unmatched:
         lines.append(
             f"{_count(len(done.unmatched))} of {done.model} without a namesake in {done.other}: {_some(done.unmatched)}"

@@ -75,7 +75,8 @@ def _print_counts(console: Console, done: Comparison, followed: bool) -> None:
     judged = "each alone on the reference's inputs" if _isolated(done) else "by their total error"
     pieces = "" if done.segments <= 1 else f" in {done.segments} segments"
     most = "; the largest errors:" if followed and done.first is None else ""
-    console.print(f"{len(done.layers)} layers{pieces}, {judged}: {', '.join(parts)}{most}")
+    layers = "1 layer" if len(done.layers) == 1 else f"{len(done.layers)} layers"
+    console.print(f"{layers}{pieces}, {judged}: {', '.join(parts)}{most}")
 
 
 def _isolated(done: Comparison) -> bool:
