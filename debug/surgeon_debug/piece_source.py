@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
+import math
 import os
+import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -92,7 +95,8 @@ class PieceSource:
         self.model = model
         self._folder = folder / label  # of its own, for the weights of two models may be in files of one name
         self._folder.mkdir()
-        self._written = 0
+        self._lock = threading.Lock()  # both sides of a comparison may cut the same model at the same time
+        self._written = itertools.count()
         self._links: dict[str, str] = {}
         with collector_paused():
             self._proto, taken = small_proto(model, lambda t: isinstance(t, (MappedTensor, ir.ExternalTensor)))
@@ -171,6 +175,11 @@ class PieceSource:
         """Names of a node's inputs in order, empty where one is left out."""
         return list(self._protos[index].input)
 
+    def window(self, index: int) -> int:
+        """How many elements a pooling node takes together; 1 if it states no window."""
+        shapes = [attribute.ints for attribute in self._protos[index].attribute if attribute.name == "kernel_shape"]
+        return math.prod(shapes[0]) if shapes else 1
+
     def has_negative_factor(self, index: int) -> bool:
         """Whether an attribute of a node is a negative number with a fraction, such as Gemm's ``alpha``."""
         return any(attribute.f < 0.0 for attribute in self._protos[index].attribute)
@@ -246,8 +255,7 @@ class PieceSource:
         return self._save(model)
 
     def _save(self, model: onnx.ModelProto) -> Path:
-        path = self._folder / f"piece-{self._written}.onnx"
-        self._written += 1
+        path = self._folder / f"piece-{next(self._written)}.onnx"
         try:
             path.write_bytes(model.SerializeToString())
         except OSError as error:
@@ -302,20 +310,20 @@ class PieceSource:
 
     def _linked(self, path: str) -> str:
         """The name, in the folder of pieces, of a file that holds weights; a hard link, else a symbolic one."""
-        if path not in self._links:
-            real = Path(path).resolve()
-            name = real.name
-            if name in self._links.values():
-                name = f"{len(self._links)}-{name}"
-            target = self._folder / name
-            if not target.exists():
-                try:
-                    os.link(real, target)
-                except OSError:
-                    with contextlib.suppress(FileExistsError):
-                        target.symlink_to(real)
-            self._links[path] = name
-        return self._links[path]
+        with self._lock:
+            if path not in self._links:
+                real = Path(path).resolve()
+                # No name that a piece may have: what is written to a hard link ends up in the user's own file.
+                name = f"{len(self._links)}-{real.name}"
+                target = self._folder / name
+                if not target.exists():
+                    try:
+                        os.link(real, target)
+                    except OSError:
+                        with contextlib.suppress(FileExistsError):
+                            target.symlink_to(real)
+                self._links[path] = name
+            return self._links[path]
 
 
 def _non_tensors(graph: ir.Graph) -> set[str]:

@@ -106,7 +106,7 @@ def test_introduced_and_inherited_are_what_feeding_each_node_by_hand_gives(tenso
         assert result.screen.rel_l2 == pytest.approx(total, rel=1e-9), name
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(proto=models(20).map(widened), data=st.data())
 def test_the_parts_of_every_error_fit_together(proto: onnx.ModelProto, data: st.DataObject) -> None:
     inferred = onnx.shape_inference.infer_shapes(proto).graph
@@ -229,7 +229,7 @@ def test_a_target_that_never_gives_the_same_twice_is_called_flaky() -> None:
 @pytest.mark.parametrize(("trouble", "words"), [("crash", "crashed"), ("refuse", "no kernel for left2")])
 def test_a_layer_in_which_the_target_fails_costs_only_itself(trouble: str, words: str) -> None:
     target = f"{TROUBLED}:trouble={trouble},at=left2,tensor=right2"
-    found = compare_models(branched(), reference=ORT, target=target, layers=True)
+    found = compare_models(branched(), reference=engine(), target=target, layers=True)
     assert found.first is not None and found.first.tensor == "right2"
     lost = [r for r in found.layers if r.introduced is None]
     assert [r.tensor for r in found.layers] == ["a", "left", "right", "left2", "right2", "joined", "y", "z"]
@@ -242,7 +242,7 @@ def test_a_layer_in_which_the_target_fails_costs_only_itself(trouble: str, words
 def test_a_segment_in_which_the_target_fails_is_judged_layer_by_layer() -> None:
     """``left2`` is first in its segment, which the target cannot run; all the others of it stand alone."""
     target = f"{TROUBLED}:trouble=refuse,at=left2,tensor=right2"
-    found = compare_models(branched(), reference=ORT, target=target, layers=LayerOptions(memory=600))
+    found = compare_models(branched(), reference=engine(), target=target, layers=LayerOptions(memory=600))
     assert [name for name, _ in found.unobserved] == ["left2"]
     assert found.first is not None and found.first.tensor == "right2"
     assert [r.tensor for r in found.layers] == ["a", "left", "right", "right2", "joined", "y", "z"]
@@ -257,7 +257,7 @@ def test_a_layer_in_which_the_target_hangs_costs_its_time_and_nothing_else() -> 
         y = Sigmoid (a)
     }""")
     target = f"{TROUBLED}:trouble=hang,at=y,tensor=a"
-    found = compare_models(proto, reference=ORT, target=target, layers=LayerOptions(memory=1000), timeout=3)
+    found = compare_models(proto, reference=engine(), target=target, layers=LayerOptions(memory=1000), timeout=3)
     assert found.first is not None and found.first.tensor == "a" and found.segments == 1
     last = by_name(found)["y"]
     assert last.introduced is None and last.attribution is not None
@@ -269,7 +269,7 @@ def test_a_target_that_fails_as_a_whole_says_so() -> None:
         y = Sigmoid (x)
     }""")
     with pytest.raises(EngineError, match="crashed"):
-        compare_models(proto, reference=ORT, target=f"{TROUBLED}:trouble=crash,at=y", layers=True)
+        compare_models(proto, reference=engine(), target=f"{TROUBLED}:trouble=crash,at=y", layers=True)
 
 
 def test_the_target_goes_on_from_the_references_values_where_it_shows_none() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,29 @@ import pytest
 from surgeon_debug.comparison import Comparison, TensorResult
 from surgeon_debug.layers import as_engine, compare_models
 from surgeon_debug.pair import LayerOptions
+from surgeon_debug.runners.contract import Engine
 from surgeon_debug.verdict import Verdict
 from tests.debug.wrong_runner import Wrong
 from tests.numeric import feeds_of
 
 ORT = "onnxruntime:optimize=none,threads=1"
 REFERENCE = "reference"
+
+
+@functools.cache
+def one() -> Engine:
+    return as_engine(ORT)
+
+
+@functools.cache
+def two() -> Engine:
+    return as_engine(ORT)
+
+
+@functools.cache
+def evaluator() -> Engine:
+    return as_engine(REFERENCE)
+
 
 WEIGHT = np.array([[0.5, -1, 0.25, 1], [1, 0.5, -0.5, 0.25], [-1, 1, 0.5, 0.5], [0.25, 0.5, 1, -1]], np.float32)
 
@@ -66,7 +84,7 @@ def loop(at: int | None = None) -> onnx.ModelProto:
 
 @pytest.mark.parametrize(("at", "memory"), [(0, None), (2, 1), (2, None), (5, None)])
 def test_a_fault_in_one_iteration_is_named_with_that_iteration(at: int, memory: int | None) -> None:
-    found = compare_models(loop(), loop(at), reference=ORT, target=ORT, layers=LayerOptions(memory=memory))
+    found = compare_models(loop(), loop(at), reference=one(), target=two(), layers=LayerOptions(memory=memory))
     assert found.verdict == "differ"
     assert wrong(found) == ["loop/body/scaled"]
     assert found.first is not None and (found.first.tensor, found.first.op) == ("loop/body/scaled", "Mul")
@@ -84,6 +102,7 @@ def test_a_fault_in_one_iteration_is_named_with_that_iteration(at: int, memory: 
 
 @pytest.mark.parametrize("runner", [ORT, REFERENCE])
 def test_a_right_loop_is_right_inside(runner: str) -> None:
+    """In processes of their own, as usual."""
     found = compare_models(loop(), reference=ORT, target=runner, layers=True)
     assert found.verdict == "agree" and not found.wrong
     inner = [r.tensor for r in found.layers if "/" in r.tensor]
@@ -93,7 +112,7 @@ def test_a_right_loop_is_right_inside(runner: str) -> None:
 def test_only_so_many_iterations_and_tensors_are_compared() -> None:
     feeds = [feeds_of(loop())]
     late, early = (
-        compare_models(loop(), loop(at), reference=ORT, target=ORT, feeds=feeds, layers=LayerOptions(iterations=3))
+        compare_models(loop(), loop(at), reference=one(), target=two(), feeds=feeds, layers=LayerOptions(iterations=3))
         for at in (4, 1)
     )
     shapes = {r.tensor: r.screen.shape for r in early.layers if r.screen is not None}
@@ -101,19 +120,19 @@ def test_only_so_many_iterations_and_tensors_are_compared() -> None:
     assert wrong(early) == ["loop/body/scaled"]
     # Beyond the iterations that are looked at the blame stays with the node.
     assert set(wrong(late)) == {"last", "all"}
-    one = compare_models(loop(), loop(1), reference=ORT, target=ORT, feeds=feeds, layers=LayerOptions(inner=1))
-    assert sum("/" in r.tensor for r in one.layers) == 1
-    assert any("more than the limit" in why for _, why in one.unobserved)
-    none = compare_models(loop(), loop(1), reference=ORT, target=ORT, feeds=feeds, layers=LayerOptions(inner=0))
+    single = compare_models(loop(), loop(1), reference=one(), target=two(), feeds=feeds, layers=LayerOptions(inner=1))
+    assert sum("/" in r.tensor for r in single.layers) == 1
+    assert any("more than the limit" in why for _, why in single.unobserved)
+    none = compare_models(loop(), loop(1), reference=one(), target=two(), feeds=feeds, layers=LayerOptions(inner=0))
     assert not any("/" in r.tensor for r in none.layers) and set(wrong(none)) == {"last", "all"}
 
 
 def test_the_interface_and_the_outputs_stay_as_they_are() -> None:
-    found = compare_models(loop(), loop(2), reference=ORT, target=ORT, layers=True)
-    plain = compare_models(loop(), loop(2), reference=ORT, target=ORT)
+    found = compare_models(loop(), loop(2), reference=one(), target=two(), layers=True)
+    plain = compare_models(loop(), loop(2), reference=one(), target=two())
     assert [r.tensor for r in found.outputs] == ["y", "all"]
-    one, other = (c.to_json()["outputs"] for c in (found, plain))
-    assert [r["difference"] for r in one] == [r["difference"] for r in other]
+    shown, bare = (c.to_json()["outputs"] for c in (found, plain))
+    assert [r["difference"] for r in shown] == [r["difference"] for r in bare]
 
 
 BRANCH = """<ir_version: 8, opset_import: ["" : 17]> g (float[2, 4] x, bool c) => (float[2, 4] y) <float half = {0.5}> {
@@ -139,7 +158,7 @@ def branch(then: str = "m", other: str = "a") -> onnx.ModelProto:
 @pytest.mark.parametrize("taken", [True, False])
 def test_a_fault_in_a_branch_is_named_if_the_branch_is_taken(taken: bool) -> None:
     feeds = [{"x": np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4), "c": np.array(taken)}]
-    found = compare_models(branch(), branch(then="x"), reference=ORT, target=ORT, feeds=feeds, layers=True)
+    found = compare_models(branch(), branch(then="x"), reference=one(), target=two(), feeds=feeds, layers=True)
     layers = by_name(found)
     assert "pick/then_branch/m" not in wrong(found)
     if taken:
@@ -156,10 +175,10 @@ def test_both_branches_over_two_samples() -> None:
     x = np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
     feeds = [{"x": x, "c": np.array(taken)} for taken in (True, False)]
     for memory in (1, None):
-        right = compare_models(branch(), reference=ORT, target=ORT, feeds=feeds, layers=LayerOptions(memory=memory))
+        right = compare_models(branch(), reference=one(), target=two(), feeds=feeds, layers=LayerOptions(memory=memory))
         assert right.verdict == "agree" and not right.wrong and not right.unobserved
         found = compare_models(
-            branch(), branch(other="x"), reference=ORT, target=ORT, feeds=feeds, layers=LayerOptions(memory=memory)
+            branch(), branch(other="x"), reference=one(), target=two(), feeds=feeds, layers=LayerOptions(memory=memory)
         )
         assert wrong(found) == ["pick/else_branch/k"]
         assert by_name(found)["pick/else_branch/k"].attribution is not None
@@ -178,7 +197,7 @@ SCAN = """<ir_version: 8, opset_import: ["" : 17]> g (float[5, 4] x) => (float[4
 
 def test_a_fault_in_a_scan() -> None:
     proto, other = (parsed(SCAN.replace("OP", op)) for op in ("Tanh", "Sigmoid"))
-    found = compare_models(proto, other, reference=ORT, target=ORT, layers=True)
+    found = compare_models(proto, other, reference=one(), target=two(), layers=True)
     assert wrong(found) == ["scan/body/next"]
     assert found.first is not None and found.first.node == "scan/body/Tanh(next)"
 
@@ -200,7 +219,7 @@ FUNCTION = """<ir_version: 8, opset_import: ["" : 17, "local" : 1]> g (float[2, 
 @pytest.mark.parametrize("memory", [1, None])
 def test_a_fault_in_one_call_of_a_function(tensor: str, memory: int | None) -> None:
     proto = onnx.parser.parse_model(FUNCTION)
-    found = compare_models(proto, reference=ORT, target=Wrong(tensor), layers=LayerOptions(memory=memory))
+    found = compare_models(proto, reference=one(), target=Wrong(tensor), layers=LayerOptions(memory=memory))
     assert wrong(found) == [tensor]
     assert {"first/e", "first/s", "second/e", "second/s"} <= set(by_name(found))
     assert by_name(found)["first/e"].node.startswith("first/") and by_name(found)["first/e"].op == "Exp"
@@ -221,7 +240,7 @@ def test_a_loop_in_a_branch_in_a_loop() -> None:
             }>
         }"""
     proto, other = (parsed(text.replace("OP", op)) for op in ("Tanh", "Sin"))
-    found = compare_models(proto, other, reference=ORT, target=ORT, layers=True)
+    found = compare_models(proto, other, reference=one(), target=two(), layers=True)
     assert found.verdict == "differ" and found.first is not None
     assert found.first.tensor.startswith("outer/body/pick/then_branch/inner/body/") or found.first.tensor == "y"
     assert len(wrong(found)) == 1
@@ -256,13 +275,13 @@ def test_the_reference_evaluator_runs_loops_as_onnxruntime_does(
     text = LOOPS.replace("TRIPS", trips).replace("COND", condition).replace("START", str(start))
     proto = onnx.parser.parse_model(text.replace("CARRIED", carried))
     feeds = [{"trips": np.array(count), "x": np.array([0.5, -1, 2], np.float32)}]
-    found = compare_models(proto, reference=as_engine(ORT), target=as_engine(REFERENCE), feeds=feeds, layers=True)
+    found = compare_models(proto, reference=one(), target=evaluator(), feeds=feeds, layers=True)
     assert found.verdict == "agree" and not found.wrong and not found.unobserved
     assert all(r.difference is not None and not r.difference.mismatch for r in found.outputs)
 
 
 def test_a_fault_that_the_reference_evaluator_has_in_a_loop() -> None:
-    found = compare_models(loop(), loop(2), reference=ORT, target=REFERENCE, layers=True)
+    found = compare_models(loop(), loop(2), reference=one(), target=evaluator(), layers=True)
     assert wrong(found) == ["loop/body/scaled"]
 
 
@@ -278,10 +297,10 @@ def test_bodies_may_use_names_of_the_graph_around_them() -> None:
                     side[i] = {"h": "start", "m": "y"}.get(name, name)
         return proto
 
-    right = compare_models(named(loop()), reference=ORT, target=ORT, layers=True)
+    right = compare_models(named(loop()), reference=one(), target=two(), layers=True)
     assert right.verdict == "agree" and not right.wrong
     assert all(r.screen is not None and r.screen.equal for r in right.layers)
-    found = compare_models(named(loop()), named(loop(2)), reference=ORT, target=ORT, layers=True)
+    found = compare_models(named(loop()), named(loop(2)), reference=one(), target=two(), layers=True)
     assert wrong(found) == ["loop/body/scaled"]
 
 
@@ -289,5 +308,5 @@ def test_the_file_is_never_changed(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     onnx.save(loop(), str(path))
     before = path.read_bytes()
-    assert compare_models(path, reference=ORT, target=ORT, layers=True).verdict == "agree"
+    assert compare_models(path, reference=one(), target=two(), layers=True).verdict == "agree"
     assert path.read_bytes() == before

@@ -106,7 +106,8 @@ TABLE: dict[str, tuple[Facts, Verdict, str]] = {
         special(math.inf, overflowed=True, lost_inputs=("h",)), Verdict.INHERITS, "its input h is beyond the range",
     ),
     "NaN that was handed over": (
-        dataclasses.replace(special(math.nan), introduced=EQUAL, attribution=NUMBERS), Verdict.INHERITS, "1 NaN .*; introduces nothing",
+        dataclasses.replace(special(math.nan), introduced=EQUAL, attribution=NUMBERS), Verdict.INHERITS,
+        "1 NaN .*; introduces nothing",
     ),
     # Rounding.
     "within the floor": (rounded(8e-4, 5e-4), Verdict.AGREE, "introduces 0.0008, explained by float16 .0.0005."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,14 +15,27 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from surgeon_debug.comparison import Cause, Comparison, TensorResult
-from surgeon_debug.layers import compare_models
+from surgeon_debug.layers import as_engine, compare_models
 from surgeon_debug.noise_floor import Floor, amplitude, floor_of, perturb, rounding_of, worst_stripe
 from surgeon_debug.precision import precision_of
+from surgeon_debug.runners.contract import Engine
 from surgeon_debug.verdict import Verdict
 
 Array = np.ndarray[Any, Any]
 
 ORT = "onnxruntime:optimize=none,threads=1"
+
+
+@functools.cache
+def engine() -> Engine:
+    return as_engine(ORT)
+
+
+@functools.cache
+def evaluator() -> Engine:
+    return as_engine("reference")
+
+
 LOW = ("float16", "bfloat16", "tf32", "float8_e4m3fn")
 WIDE = (np.dtype(np.float64), np.dtype(np.float32))
 TYPES = (*WIDE, np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
@@ -43,7 +57,7 @@ def floats(dtype: np.dtype[Any]) -> st.SearchStrategy[Array]:
 
 
 @pytest.mark.filterwarnings("error:::surgeon_debug")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data(), name=st.sampled_from(["float64", "float32", *LOW]), seed=st.integers(0, 2**32 - 1))
 def test_perturbing_moves_every_float_by_the_amplitude_and_nothing_else(data: Any, name: str, seed: int) -> None:
     value = data.draw(st.sampled_from(TYPES).flatmap(floats))
@@ -190,7 +204,7 @@ def halved(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def in_float16(proto: onnx.ModelProto, feeds: Sequence[dict[str, Array]], other: Any = None) -> Comparison:
     target = halved(proto) if other is None else other
-    return compare_models(proto, target, reference=ORT, target="reference", feeds=feeds, layers=True)
+    return compare_models(proto, target, reference=engine(), target=evaluator(), feeds=feeds, layers=True)
 
 
 def by_name(found: Comparison) -> dict[str, TensorResult]:
@@ -288,7 +302,7 @@ def test_rounding_to_int8_is_explained_and_a_wrong_scale_is_not(scale: float, ve
     rng = np.random.default_rng(5)
     plain, narrow = quantised(scale, rng)
     feeds = [{"x": np.clip(_normal(rng, 8, 32), -4, 4)}]
-    found = compare_models(plain, narrow, reference=ORT, target=ORT, feeds=feeds, layers=True)
+    found = compare_models(plain, narrow, reference=engine(), target=ORT, feeds=feeds, layers=True)
     layer = by_name(found)["m"]
     assert layer.attribution is not None and layer.attribution.precision == "quantisation"
     assert layer.introduced is not None and layer.introduced > 1e-3
@@ -299,7 +313,7 @@ def test_rounding_to_int8_is_explained_and_a_wrong_scale_is_not(scale: float, ve
 def test_clipping_is_not_rounding() -> None:
     plain, narrow = quantised(1.0, np.random.default_rng(5))
     feeds = [{"x": 20 * _normal(np.random.default_rng(6), 8, 32)}]
-    found = compare_models(plain, narrow, reference=ORT, target=ORT, feeds=feeds, layers=True)
+    found = compare_models(plain, narrow, reference=engine(), target=ORT, feeds=feeds, layers=True)
     assert by_name(found)["m"].verdict is Verdict.WRONG
 
 

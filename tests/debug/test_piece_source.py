@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -163,7 +165,7 @@ def test_files_that_cannot_be_hard_linked_are_linked_by_name(tmp_path: Path, mon
     source = source_of(packed(tmp_path, 7), tmp_path)
     (index,) = (i for i, node in enumerate(source.nodes) if "z" in node.writes)
     path = source.write(Cut([index], {}, ["z"]))
-    assert (path.parent / "all.bin").is_symlink()
+    assert (path.parent / "0-all.bin").is_symlink()
     path.unlink()
     feeds = feeds_of(weighted())
     with as_engine("reference") as running:
@@ -202,6 +204,41 @@ def test_files_of_the_same_name_in_two_folders_stay_apart(tmp_path: Path) -> Non
     with as_engine(ORT) as running:
         found = by_pieces(running, source, feeds)[0]
     np.testing.assert_array_equal(found["y"], np.full(4, 20, np.float32))
+
+
+def test_a_model_that_is_called_like_a_piece_is_not_overwritten(tmp_path: Path) -> None:
+    proto = weighted()
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((4, 4096), np.float32), "big"))
+    proto.graph.node.append(onnx.helper.make_node("MatMul", ["z", "big"], ["wide"]))
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("wide", 1, ["N", 4096]))
+    pieces = tmp_path / "pieces"
+    pieces.mkdir()
+    for number in range(4):
+        path = tmp_path / f"piece-{number}.onnx"
+        onnx.save(proto, str(path))
+        before = path.read_bytes()
+        source = PieceSource(load(path), pieces, str(number))
+        with as_engine(ORT) as running:
+            by_pieces(running, source, feeds_of(proto))
+        assert path.read_bytes() == before
+
+
+def test_two_threads_may_cut_the_same_model_at_the_same_time(tmp_path: Path) -> None:
+    """As both sides of a comparison of one model do."""
+    source = source_of(packed(tmp_path, 7), tmp_path)
+    cuts = [Cut([index], {}, node.writes) for index, node in enumerate(source.nodes)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            paths = list(pool.map(source.write, cuts * 100))
+    finally:
+        sys.setswitchinterval(before)
+    assert len(set(paths)) == len(cuts) * 100
+    for path, cut in zip(paths, cuts * 100, strict=True):
+        graph = onnx.load(str(path), load_external_data=False).graph
+        assert tuple(output.name for output in graph.output) == cut.outputs
+    assert [p.name for p in paths[0].parent.iterdir() if not p.name.startswith("piece-")] == ["0-all.bin"]
 
 
 OLD = """<ir_version: 3, opset_import: ["" : 9]>
