@@ -313,8 +313,10 @@ class PieceSource:
         with self._lock:
             if path not in self._links:
                 real = Path(path).resolve()
-                # No name that a piece may have: what is written to a hard link ends up in the user's own file.
-                name = f"{len(self._links)}-{real.name}"
+                name = real.name
+                # What is written to a hard link of a piece's name would end up in the user's own file.
+                if name in self._links.values() or name.startswith("piece-"):
+                    name = f"{len(self._links)}-{name}"
                 target = self._folder / name
                 if not target.exists():
                     try:
