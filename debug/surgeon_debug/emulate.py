@@ -85,7 +85,7 @@ def unit_of(target: Walker, name: str, values: SegmentValues, engine_precision: 
         node = source.nodes[i]
         inputs = [_shape(source.constant_shape(read), read, values) for read in source.inputs_of(i)]
         output = _shape(None, node.writes[0], values) if node.writes else None
-        terms = max(terms, terms_of(node.op, inputs, output or ()))
+        terms = max(terms, terms_of(node.op, inputs, output or ()), source.window(i))
     weights = [source.constant_shape(weight) or () for i in nodes for weight in source.nodes[i].weights]
     weighted = any(math.prod(shape) > SMALL for shape in weights)
     return Unit(precision, ops, tuple(reads), terms, weighted, quantisation_noise(source, nodes, values.golden))

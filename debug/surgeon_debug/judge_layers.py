@@ -29,6 +29,7 @@ from surgeon_debug.verdict import Judgement, Verdict, coarsest
 from surgeon_debug.whole_run import by_limits
 
 _CLOSER = {Verdict.WRONG, Verdict.SUSPECT, Verdict.OVERFLOW, Verdict.ILL_CONDITIONED, Verdict.DIFFER}
+_ON_THE_WAY = 16  # units of relative error in a number that just leaves the range
 _MAX_CLOSER = 64  # layers of one comparison that get the full set of metrics
 
 
@@ -266,9 +267,11 @@ def _asks(introduced: Screen, quick_limit: float) -> bool:
 
 def _overflowed(name: str, values: SegmentValues, precision: str) -> bool:
     """Whether whatever is not finite in the target alone is, in the reference, beyond the range of the precision."""
-    largest = precision_of(precision).largest
-    if math.isinf(largest):
+    numbers = precision_of(precision)
+    if math.isinf(numbers.largest):
         return False
+    # What is rounded on the way may be a little larger in the target than in the reference.
+    largest = numbers.largest * (1.0 - _ON_THE_WAY * numbers.unit)
     seen = False
     for ours, alone in zip(values.reference, values.isolated, strict=True):
         r, i = ours[name], alone.get(name)

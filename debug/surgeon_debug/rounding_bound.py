@@ -22,7 +22,7 @@ from surgeon_passes.errors import EngineError
 LINEAR = {"MatMul", "Gemm", "Conv", "ConvTranspose", "ReduceSum", "ReduceMean", "GlobalAveragePool", "AveragePool"}
 """Operators that sum up products, or numbers, and do nothing else."""
 
-_SLACK = 2.0  # the constant before sqrt(K), and before the rounding of operands and result
+_SLACK = 4.0  # the constant before sqrt(K), and before the rounding of operands and result
 _MAX_WEIGHTS = 64 << 20  # bytes of weights that are worth taking absolute values of
 
 
