@@ -26,9 +26,7 @@ class FedPiece:
     """Tensors that hold finite numbers which the type of their input cannot."""
 
 
-def chain_piece(
-    nodes: Sequence[int], reads: Sequence[str], shows: Sequence[str], values: Sequence[Values]
-) -> FedPiece:
+def chain_piece(nodes: Sequence[int], reads: Sequence[str], shows: Sequence[str], values: Sequence[Values]) -> FedPiece:
     """A piece whose nodes feed each other, as in the whole model.
 
     Args:
