@@ -278,10 +278,10 @@ def test_a_users_file_that_cannot_be_imported(tmp_path: Path) -> None:
 
 
 def test_a_users_file_may_import_its_neighbour(tmp_path: Path) -> None:
-    (tmp_path / "neighbour_of_mine.py").write_text("WHAT = 7")
+    (tmp_path / "neighbour_of_a_metric.py").write_text("WHAT = 7")
     (tmp_path / "mine.py").write_text(
-        "import dataclasses, neighbour_of_mine\n@dataclasses.dataclass\nclass Mine:\n"
-        "    what: int = neighbour_of_mine.WHAT\n"
+        "import dataclasses, neighbour_of_a_metric\n@dataclasses.dataclass\nclass Mine:\n"
+        "    what: int = neighbour_of_a_metric.WHAT\n"
         "    def prepare(self, model_path, outputs): ...\n    def run(self, feeds): return {}\n"
     )
     assert make_engine(f"{tmp_path / 'mine.py'}:Mine").runner.what == 7  # type: ignore[attr-defined]
