@@ -1,0 +1,318 @@
+"""Trials with two engines: the suspect computes some nodes of a model, the reference all others, and outputs decide."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from surgeon_debug.feed_pieces import FedPiece, chain_piece
+from surgeon_debug.find.groundwork import Groundwork, given_outputs, lay
+from surgeon_debug.find.hybrid import Hybrid, share
+from surgeon_debug.find.oracle import FailureKind, Signature, TrialRecord
+from surgeon_debug.find.signature import of_error, of_outputs
+from surgeon_debug.limits import Limits
+from surgeon_debug.runners.catalogue import make_engine
+from surgeon_debug.runners.contract import Engine
+from surgeon_debug.user_functions import Postprocess
+from surgeon_debug.values import Value, kind_of, numpy_dtype
+from surgeon_debug.whole_run import OutputRules, WholeOutputs
+from surgeon_passes.errors import EngineError
+
+Values = dict[str, Value]
+
+
+class LabSpec:
+    """All that is needed to make a :class:`Lab`; it can be pickled.
+
+    Args:
+        model: The model's file, in binary form.
+        feeds: Its inputs, one mapping a sample.
+        reference: The runner that is believed.
+        target: The runner that is suspected.
+        limits: The caller's own limits for outputs.
+        postprocess: What is compared instead of the outputs.
+        timeout: Seconds for one prepare or one run of an engine.
+        memory_cap: Bytes of memory for the process of each engine.
+        allow_external: Accept weights outside the model's folder.
+        by_values: Whether the failure shows in values; if not, only the suspect is run.
+        engines: The reference and the suspect, if they were made already; such a spec cannot be pickled.
+        ground: The model taken apart, if that was done already.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        feeds: Sequence[Mapping[str, Value]],
+        *,
+        reference: str,
+        target: str,
+        limits: Limits | None = None,
+        postprocess: Postprocess | None = None,
+        timeout: float | None = None,
+        memory_cap: int | None = None,
+        allow_external: bool = False,
+        by_values: bool = True,
+        engines: tuple[Engine, Engine] | None = None,
+        ground: Groundwork | None = None,
+    ) -> None:
+        self.model, self.feeds = model, [dict(sample) for sample in feeds]
+        self.reference, self.target = reference, target
+        self.limits, self.postprocess = limits or Limits(), postprocess
+        self.timeout, self.memory_cap = timeout, memory_cap
+        self.allow_external, self.by_values = allow_external, by_values
+        self.engines = engines
+        self._ground = ground
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is open here is made anew wherever the spec arrives.
+        state = {k: v for k, v in vars(self).items() if k not in ("engines", "_ground", "_lock")}
+        return {**state, "model": self.model.absolute()}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        self.engines, self._ground, self._lock = None, None, threading.Lock()
+
+    def following(self, by_values: bool) -> LabSpec:
+        """The same for a search that follows a failure of values, or one that the suspect shows by itself."""
+        other = LabSpec.__new__(LabSpec)
+        vars(other).update(vars(self))
+        other.by_values = by_values
+        return other
+
+    def address(self) -> str:
+        """A digest of everything but the elements that outcomes depend on."""
+        from surgeon_debug.find.content_address import content_address  # reads the versions of engines
+
+        texts = [repr(self.limits), self.postprocess.text if self.postprocess else "", repr(self.by_values)]
+        texts += [repr(self.timeout), repr(self.memory_cap)]
+        return content_address(self.model, self.feeds, runners=[self.reference, self.target], texts=texts)
+
+    def ground(self) -> Groundwork:
+        """The model taken apart, once for all labs of this process."""
+        with self._lock:
+            if self._ground is None:
+                self._ground = lay(self.model, self.feeds, allow_external=self.allow_external)
+            return self._ground
+
+    def make(self) -> Lab:
+        """Start the engines."""
+        return Lab(self)
+
+
+@dataclasses.dataclass
+class _Tally:
+    builds: int = 0
+    runs: int = 0
+    reference_runs: int = 0
+
+
+class Lab:
+    """Makes trials, one at a time.
+
+    A trial's outputs are judged as those of a comparison are: by the caller's limits, else by the table.
+
+    Args:
+        spec: The model, its inputs and the engines.
+    """
+
+    def __init__(self, spec: LabSpec) -> None:
+        self._spec = spec
+        self.ground = spec.ground()
+        self._owned: list[Engine] = []
+        self.reference, self.target = spec.engines or (self._engine(spec.reference), self._engine(spec.target))
+        model = self.ground.source.model
+        self._types = {
+            value.name: numpy_dtype(value.dtype.value)
+            for node in model.graph
+            for value in node.outputs
+            if value.name and value.dtype is not None and value.dtype.is_floating_point()
+        }
+        self._built: tuple[frozenset[int], Hybrid, FedPiece] | None = None
+        self._truth: list[Values] | None = None
+
+    def _engine(self, text: str) -> Engine:
+        spec = self._spec
+        engine = make_engine(text, isolated=True, timeout=spec.timeout, memory_cap=spec.memory_cap)
+        self._owned.append(engine)
+        return engine
+
+    def close(self) -> None:
+        """Stop the engines that this lab started."""
+        for engine in self._owned:
+            engine.close()
+
+    def evaluate(self, elements: frozenset[int], attempt: int) -> TrialRecord:
+        """Make a trial; see :class:`surgeon_debug.find.oracle.Oracle`.
+
+        A further attempt at the elements of the last trial runs what is already compiled; only of the whole model the
+        second attempt compiles anew, because some failures are of one compilation.
+        """
+        started = time.monotonic()
+        tally = _Tally()
+        held = self.ground.values.runs
+        try:
+            signature, words, error, unresolved = self._try(elements, attempt, tally)
+        finally:
+            tally.reference_runs += self.ground.values.runs - held
+        return TrialRecord(
+            signature,
+            unresolved,
+            words,
+            error,
+            time.monotonic() - started,
+            tally.builds,
+            tally.runs,
+            tally.reference_runs,
+        )
+
+    def _try(
+        self, elements: frozenset[int], attempt: int, tally: _Tally
+    ) -> tuple[Signature | None, str, float | None, str]:
+        if not elements:
+            return None, "", None, ""
+        hybrid, piece = self._plan(elements)
+        if not piece.cut.outputs:
+            return None, "", None, ""  # nothing of it is read by anything
+        try:
+            found, unresolved = self._run(elements, attempt, hybrid, piece, tally)
+        except EngineError as error:
+            self._built = None
+            return of_error(error, self.ground.names), str(error), None, ""
+        if unresolved or not self._spec.by_values:
+            return None, "", None, unresolved
+        if isinstance(found, str):
+            return Signature(FailureKind.SHAPE), found, None, ""
+        return (*self._judge(found, hybrid), "")
+
+    def truth(self) -> list[Values]:
+        """The model's outputs as the reference computes them, one mapping a sample.
+
+        Raises:
+            EngineError: The reference refuses or fails.
+        """
+        if self._truth is None:
+            ground = self.ground
+            ground.values.hold(ground.outputs, self.reference)
+            computed = ground.values.of(
+                [name for name in ground.outputs if name in ground.source.producer], self.reference
+            )
+            self._truth = [{**a, **b} for a, b in zip(given_outputs(ground), computed, strict=True)]
+        return self._truth
+
+    def _plan(self, elements: frozenset[int]) -> tuple[Hybrid, FedPiece]:
+        if self._built is not None and self._built[0] == elements:
+            return self._built[1:]
+        ground = self.ground
+        hybrid = share(ground.source, ground.elements.positions(elements))
+        suspect = hybrid.suspect
+        values = ground.values.of(suspect.reads, self.reference)
+        shows = [name for name in suspect.shows if name not in ground.source.non_tensors or name in ground.outputs]
+        return hybrid, chain_piece(
+            suspect.nodes, suspect.reads, shows, values, hybrid.known & set(ground.source.producer)
+        )
+
+    def _run(
+        self, elements: frozenset[int], attempt: int, hybrid: Hybrid, piece: FedPiece, tally: _Tally
+    ) -> tuple[list[Values] | str, str]:
+        """Outputs of a run, or how they cannot be compared; and why nobody can tell."""
+        whole = len(elements) == len(self.ground.elements)
+        if self._built is None or self._built[0] != elements or (whole and attempt == 1):
+            self._prepare(piece, whole)
+            self._built = (elements, hybrid, piece)
+            tally.builds += 1
+        values = [dict(sample) for sample in piece.feeds]
+        followers: FedPiece | None = None
+        for _ in range(hybrid.rounds if self._spec.by_values else 1):
+            for sample, fed in zip(values, piece.feeds, strict=True):
+                sample.update(self.target.run({name: sample[name] for name in fed}))
+                tally.runs += 1
+            lacking = [name for name in piece.cut.outputs if any(name not in sample for sample in values)]
+            if lacking and not whole:
+                return [], f"the engine did not deliver {lacking[0]}"
+            if not hybrid.reference.nodes or not self._spec.by_values:
+                continue
+            try:
+                followers = self._follow(hybrid, values, followers, tally)
+            except EngineError as error:
+                return self._not_followed(hybrid, values, error)
+        return values, ""
+
+    def _prepare(self, piece: FedPiece, whole: bool) -> None:
+        source = self.ground.source
+        if whole:
+            written = source.write_whole()
+            try:
+                self.target.prepare(written or self.ground.path, self.ground.outputs)
+            finally:
+                if written is not None:
+                    written.unlink(missing_ok=True)
+            return
+        path = source.write(piece.cut)
+        try:
+            self.target.prepare(path, piece.cut.outputs)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _follow(self, hybrid: Hybrid, values: list[Values], followers: FedPiece | None, tally: _Tally) -> FedPiece:
+        """Let the reference go on from the suspect's values."""
+        own = hybrid.reference
+        source = self.ground.source
+        known = self.ground.values.of([name for name in own.reads if name in hybrid.known], self.reference)
+        fed = [
+            {**truth, **{name: self._typed(name, sample[name]) for name in own.reads if name in sample}}
+            for truth, sample in zip(known, values, strict=True)
+        ]
+        if followers is None:
+            followers = chain_piece(own.nodes, own.reads, own.shows, fed)
+            path = source.write(followers.cut)
+            try:
+                self.reference.prepare(path, followers.cut.outputs)
+            finally:
+                path.unlink(missing_ok=True)
+        for sample, given in zip(values, fed, strict=True):
+            sample.update(self.reference.run(given))
+            tally.reference_runs += 1
+        return followers
+
+    def _typed(self, name: str, value: Value) -> Value:
+        """A value in the type that the model states; some engines give their own."""
+        wanted = self._types.get(name)
+        if wanted is None or not isinstance(value, np.ndarray) or value.dtype == wanted or kind_of(value) != "float":
+            return value
+        with np.errstate(over="ignore", invalid="ignore"):
+            return value.astype(wanted)
+
+    def _not_followed(self, hybrid: Hybrid, values: list[Values], error: EngineError) -> tuple[str, str]:
+        """Why the reference cannot go on: values of another shape are a failure of the suspect, all else is not."""
+        shown = [name for name in hybrid.suspect.shows if name in values[0]]
+        with contextlib.suppress(EngineError):
+            for truth, sample in zip(self.ground.values.of(shown, self.reference), values, strict=True):
+                for name in shown:
+                    ours, theirs = getattr(truth.get(name), "shape", None), getattr(sample[name], "shape", None)
+                    if ours != theirs:
+                        return f"{name}: shape {theirs} instead of {ours}", ""
+        return "", f"the reference cannot go on from the engine's values: {error}"
+
+    def _judge(self, values: list[Values], hybrid: Hybrid) -> tuple[Signature | None, str, float | None]:
+        truth = self.truth()
+        names = self.ground.outputs
+        labels = (self.reference.label, self.target.label)
+        precisions = tuple(e.precision for e in (self.reference, self.target) if e.precision)
+        rules = OutputRules(self.ground.layers, self._spec.limits, precisions)
+        watch = WholeOutputs(names, rules, labels, self._spec.postprocess)
+        touched = set(hybrid.outputs)
+        seen = []
+        for sample, right in zip(values, truth, strict=True):
+            same = {name: value for name, value in right.items() if name not in touched}
+            seen.append({**same, **{name: sample[name] for name in touched if name in sample}})
+        watch.take(seen)
+        watch.compare(truth, [{} for _ in truth])
+        return of_outputs(watch.results(truth[0]))
