@@ -66,7 +66,8 @@ def unquote(text: str) -> str:
     return text
 
 
-def _quote(text: str) -> str:
+def quote(text: str) -> str:
+    """A value as the grammar takes it, in double quotes where it needs them."""
     return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"' if _NEEDS_QUOTES.search(text) else text
 
 
@@ -177,8 +178,8 @@ def _text_of(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
-        return ";".join(_quote(item) for item in value)
-    return _quote(str(value))
+        return ";".join(quote(item) for item in value)
+    return quote(str(value))
 
 
 def spec_of(step: Pass) -> str:
@@ -188,7 +189,7 @@ def spec_of(step: Pass) -> str:
     for name, (declared, _) in options_of(type(step)).items():
         value = getattr(step, name)
         if name == rest:
-            parts += [f"{_quote(key)}={_quote(text)}" for key, text in value]
+            parts += [f"{quote(key)}={quote(text)}" for key, text in value]
         elif value != declared.default:
             parts.append(f"{name}={_text_of(value)}")
     return f"{step.name}:{','.join(parts)}" if parts else step.name

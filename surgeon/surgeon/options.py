@@ -98,7 +98,6 @@ def limit_options(function: _F) -> _F:
     """The caller's own limits, instead of noise floors and tables."""
     file = click.Path(path_type=Path)
     for decorate in (
-        click.option("--postprocess", metavar="FILE.py:FUNCTION", help="What to compare instead of the outputs."),
         click.option(
             "--per-tensor",
             type=file,
@@ -118,6 +117,13 @@ def limit_options(function: _F) -> _F:
     return function
 
 
+def postprocess_option(function: _F) -> _F:
+    """--postprocess."""
+    return click.option("--postprocess", metavar="FILE.py:FUNCTION", help="What to compare instead of the outputs.")(
+        function
+    )
+
+
 def process_options(function: _F) -> _F:
     """What the processes of engines may take."""
     for decorate in (
@@ -125,6 +131,34 @@ def process_options(function: _F) -> _F:
         click.option(
             "--timeout", type=float, metavar="SECONDS", help="Time an engine may take to prepare or run a model once."
         ),
+    ):
+        function = decorate(function)
+    return function
+
+
+def budget_options(function: _F) -> _F:
+    """What a search may spend."""
+    for decorate in (
+        click.option(
+            "--max-seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop after S seconds."
+        ),
+        click.option("--max-trials", type=click.IntRange(1), metavar="N", help="Stop after N trials."),
+    ):
+        function = decorate(function)
+    return function
+
+
+def parallel_options(function: _F) -> _F:
+    """Where the trials of a search are made, and where they are kept."""
+    for decorate in (
+        click.option(
+            "--resume",
+            type=click.Path(path_type=Path),
+            metavar="DIR",
+            help="Keep finished trials in DIR, and make none again that is there.",
+        ),
+        click.option("--workers", metavar="tcp://HOST:PORT", help="Make trials on the workers of a Dask scheduler."),
+        click.option("--jobs", type=click.IntRange(1), metavar="N", help="Make N trials at a time here; default 1."),
     ):
         function = decorate(function)
     return function

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from rich.cells import cell_len, set_cell_size
 from rich.markup import escape
 
 from surgeon_debug.compare import Difference
@@ -26,7 +27,11 @@ VERDICT_COLOURS = {
 
 def plain(text: str) -> str:
     """Text for the console: no markup, and control characters, which names may hold, spelt out."""
-    return escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
+    return escape(_spelt_out(text))
+
+
+def _spelt_out(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def number(value: float, *, signed: bool = False) -> str:
@@ -41,6 +46,24 @@ def number(value: float, *, signed: bool = False) -> str:
 def short(name: str, width: int) -> str:
     """The end of a long name, which is where names differ."""
     return name if len(name) <= width else "..." + name[-(width - 3) :]
+
+
+def middle(name: str, width: int) -> str:
+    """A name for the console, as :func:`plain` has it, without the middle of a long one: both ends tell names apart.
+
+    Args:
+        name: The name.
+        width: Columns it may take, 8 at least; wide characters take two.
+    """
+    text = _spelt_out(name)
+    if cell_len(text) <= width:
+        return escape(text)
+    room = max(width, 8) - 3
+    end = text[-(room - room // 3) :]
+    while cell_len(end) > room - room // 3:
+        end = end[1:]
+    start = set_cell_size(text, room // 3).rstrip()
+    return escape(f"{start}...{end}")
 
 
 def worst_element(difference: Difference) -> str:
