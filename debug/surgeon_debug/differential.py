@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from surgeon_debug.feed_pieces import FedPiece, chain_piece, isolated_piece
+from surgeon_debug.keep_worst import keep_worst
 from surgeon_debug.piece_source import PieceSource
 from surgeon_debug.runners.contract import Engine
 from surgeon_debug.segments import Part, Segment
@@ -119,6 +120,8 @@ class Differential:
         target: The side under test.
         segments: Where both are cut.
         isolate: Run layers alone too.
+        follow: Run the target on its own values; if not, what layers do alone stands in for them.
+        repeats: How often layers are run alone; of several results that differ the worst is judged.
         judge: Called with each segment's values, in order; returns when the values may be let go.
         progress: Called with the number of layers done and to do.
     """
@@ -130,12 +133,15 @@ class Differential:
         segments: Sequence[Segment],
         *,
         isolate: bool,
+        follow: bool = True,
+        repeats: int = 1,
         judge: Callable[[SegmentValues], None],
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self._reference, self._target = reference, target
         self._segments = segments
         self._isolate = isolate
+        self._follows, self._repeats = follow, repeats
         self._judge = judge
         self._progress = progress
         self.unobserved: dict[str, str] = {}
@@ -159,7 +165,7 @@ class Differential:
                 try:
                     if before is not None and k == 0:
                         before()
-                    theirs = self._follow(self._target, segment.target)
+                    theirs = self._follow(self._target, segment.target) if self._follows else self._nothing()
                 finally:
                     concurrent.futures.wait([ahead])
                 self._step(segment, ahead.result(), theirs)
@@ -186,6 +192,9 @@ class Differential:
         self._reference.keep(ours, segment.reference.keeps)
         self._target.keep(theirs, segment.target.keeps)
         self._restart(segment.target.keeps, ours)
+
+    def _nothing(self) -> list[Values]:
+        return [{} for _ in self._target.held]
 
     def _stand_in(self, theirs: list[Values], isolated: list[Values]) -> None:
         """Where the target cannot run a segment but layers of it alone, go on from the reference's values."""
@@ -252,6 +261,8 @@ class Differential:
             try:
                 piece = isolated_piece(target.source, batch, self._available, self.golden_for(golden), target.types)
                 values = target.run(piece)
+                for _ in range(self._repeats - 1):
+                    keep_worst(golden, values, [target.engine.run(sample) for sample in piece.feeds])
             except EngineError as error:
                 if len(batch) > 1:
                     stack += [batch[len(batch) // 2 :], batch[: len(batch) // 2]]

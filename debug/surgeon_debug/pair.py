@@ -19,7 +19,7 @@ from surgeon_debug.piece_source import PieceSource
 from surgeon_debug.recorded import Recorded
 from surgeon_debug.recorded_walker import RecordedWalker
 from surgeon_debug.runners.contract import Engine
-from surgeon_debug.segments import plan_segments
+from surgeon_debug.segments import MAX_NODES, plan_segments
 from surgeon_debug.user_functions import Postprocess
 from surgeon_debug.values import Value
 from surgeon_debug.verdict import coarsest
@@ -46,6 +46,12 @@ class LayerOptions:
     """How many iterations of loops are compared inside."""
     inner: int = 1000
     """The most tensors of bodies and functions that are compared."""
+    follow: bool = True
+    """Run the target on its own values too; if not, all that is compared is what layers do alone."""
+    repeats: int = 1
+    """How often layers are run alone; of several results that differ the worst is judged."""
+    segment: int = MAX_NODES
+    """The most nodes of one segment."""
 
 
 class Pair:
@@ -138,7 +144,8 @@ class Pair:
         walkers = self._walkers(sources)
         layers = [layer for layer in self._common if all(_computes(source, layer.tensor) for source in sources)]
         self._limits.require_matched([*self._names, *(layer.tensor for layer in layers)])
-        segments = plan_segments(*sources, _per_sample(layers, len(self._feeds[0])), self._budget(layers, options))
+        sized = _per_sample(layers, len(self._feeds[0]))
+        segments = plan_segments(*sources, sized, self._budget(layers, options), options.segment)
         watch = self._watch()
         judge = LayerJudge(
             walkers[0],
@@ -157,7 +164,16 @@ class Pair:
             watch.compare(values.golden, values.target)
             judge(values)
 
-        walk = Differential(walkers[0], walkers[1], segments, isolate=options.isolate, judge=take, progress=progress)
+        walk = Differential(
+            walkers[0],
+            walkers[1],
+            segments,
+            isolate=options.isolate,
+            follow=options.follow,
+            repeats=options.repeats,
+            judge=take,
+            progress=progress,
+        )
         whole = self._runs_whole(options)
         path = self._paths[1] if self._inner else (sources[1].write_whole() or self._paths[1])
         walk.run((lambda: self._run_target(watch, path)) if whole else None)

@@ -14,7 +14,7 @@ from surgeon_debug.layer_plan import Layer
 from surgeon_debug.piece_source import PieceSource
 
 MAX_NODES = 2000
-"""Nodes of one segment; some engines need more than linear time for a graph."""
+"""Nodes of one segment unless the caller says otherwise; some engines need more than linear time for a graph."""
 
 _COPIES = 3  # of a tensor while its segment is judged: the reference's, the target's, and the isolated one
 _CARRIED = 2  # of a tensor that later segments read
@@ -46,7 +46,9 @@ class Segment:
     """Tensors of earlier segments whose reference value isolated nodes of this one are fed."""
 
 
-def plan_segments(reference: PieceSource, target: PieceSource, layers: Sequence[Layer], budget: int) -> list[Segment]:
+def plan_segments(
+    reference: PieceSource, target: PieceSource, layers: Sequence[Layer], budget: int, max_nodes: int = MAX_NODES
+) -> list[Segment]:
     """Cut both models along the layers they have in common.
 
     Args:
@@ -54,8 +56,9 @@ def plan_segments(reference: PieceSource, target: PieceSource, layers: Sequence[
         target: The other one; the same object if there is only one.
         layers: The tensors to judge, each computed in both.
         budget: Bytes for tensors and weights in use; a single node that needs more is a segment of its own.
+        max_nodes: Nodes of one segment.
     """
-    ends = _cut(reference, layers, budget)
+    ends = _cut(reference, layers, budget, max_nodes)
     common = {layer.tensor: layer for layer in layers}
     ours = [tuple(range(start, end)) for start, end in ends]
     judged = [
@@ -76,7 +79,7 @@ def plan_segments(reference: PieceSource, target: PieceSource, layers: Sequence[
     return [Segment(*step) for step in zip(judged, mine, yours, golden, strict=True)]
 
 
-def _cut(source: PieceSource, layers: Sequence[Layer], budget: int) -> list[tuple[int, int]]:
+def _cut(source: PieceSource, layers: Sequence[Layer], budget: int, max_nodes: int) -> list[tuple[int, int]]:
     """Where segments begin and end, by the bytes that are alive."""
     sizes = {layer.tensor: layer.nbytes for layer in layers}
     last_read = {name: i for i, node in enumerate(source.nodes) for name in node.reads}
@@ -88,7 +91,7 @@ def _cut(source: PieceSource, layers: Sequence[Layer], budget: int) -> list[tupl
         own = _COPIES * sum(sizes.get(name, 0) for name in node.writes)
         fresh = [name for name in node.weights if name not in weights]
         own += 2 * sum(source.weight_bytes(name) for name in fresh)
-        if index > start and (live + used + own > budget or index - start >= MAX_NODES) and _may_cut(source, index):
+        if index > start and (live + used + own > budget or index - start >= max_nodes) and _may_cut(source, index):
             ends.append((start, index))
             start, used = index, 0
             weights.clear()
