@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import onnx
 
-from surgeon_debug.element_types import decode, element_type_of, packed
+from surgeon_debug.element_types import Buffer, decode, element_type_of, packed
 from surgeon_debug.feed_pieces import chain_piece, isolated_piece
 from surgeon_debug.piece_source import PieceSource
 from surgeon_debug.runners.contract import Engine
 from surgeon_debug.values import Value, kind_of, nbytes
-from surgeon_passes.errors import BadModelError, BadOptionError, FileError
+from surgeon_passes.errors import BadOptionError, FileError
 
 Array = np.ndarray[Any, Any]
 
@@ -241,8 +241,6 @@ def _array_of(tensor: onnx.TensorProto, folder: Path) -> Array:
     if not length:
         return decode(b"", tensor.data_type, tensor.dims)  # type: ignore[no-any-return]
     raw = np.memmap(folder / entries["location"], np.uint8, "r", offset, (length,))
-    from surgeon_debug.element_types import Buffer
-
     return np.asarray(Buffer(tensor.data_type, tuple(tensor.dims), raw).array())
 
 
@@ -290,14 +288,3 @@ def _declare(graph: onnx.GraphProto, feeds: Sequence[Mapping[str, Value]]) -> No
                 dim.dim_value = sizes.pop()
             elif i < len(before) and before[i]:
                 dim.dim_param = before[i]
-
-
-def require_outputs(piece: CulpritPiece, values: Mapping[str, Value], label: str) -> None:
-    """Refuse results that lack an output.
-
-    Raises:
-        BadModelError: One is missing.
-    """
-    lost = [name for name in piece.outputs if name not in values]
-    if lost:
-        raise BadModelError(f"{label} did not deliver '{lost[0]}' of the piece")

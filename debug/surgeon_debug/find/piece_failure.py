@@ -155,9 +155,7 @@ class PieceFailure:
         """Whether a run shows this failure."""
         return result.signature is not None and self.signature.matches(result.signature)
 
-    def of_values(
-        self, expected: Sequence[Mapping[str, Value]], seen: Sequence[Mapping[str, Value]]
-    ) -> PieceResult:
+    def of_values(self, expected: Sequence[Mapping[str, Value]], seen: Sequence[Mapping[str, Value]]) -> PieceResult:
         """Judge outputs.
 
         Args:
