@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import threading
+import os
+import signal
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
+from surgeon_debug.cell import Cell
 from surgeon_debug.feed_pieces import FedPiece, chain_piece
-from surgeon_debug.find.groundwork import Groundwork, given_outputs, lay
+from surgeon_debug.find.groundwork import Groundwork, given_outputs
 from surgeon_debug.find.hybrid import Hybrid, share
 from surgeon_debug.find.oracle import FailureKind, Signature, TrialRecord
 from surgeon_debug.find.signature import of_error, of_outputs
 from surgeon_debug.limits import Limits
-from surgeon_debug.runners.catalogue import make_engine
 from surgeon_debug.runners.contract import Engine
 from surgeon_debug.user_functions import Postprocess
 from surgeon_debug.values import Value, kind_of, numpy_dtype
@@ -26,85 +25,6 @@ from surgeon_debug.whole_run import OutputRules, WholeOutputs
 from surgeon_passes.errors import EngineError
 
 Values = dict[str, Value]
-
-
-class LabSpec:
-    """All that is needed to make a :class:`Lab`; it can be pickled.
-
-    Args:
-        model: The model's file, in binary form.
-        feeds: Its inputs, one mapping a sample.
-        reference: The runner that is believed.
-        target: The runner that is suspected.
-        limits: The caller's own limits for outputs.
-        postprocess: What is compared instead of the outputs.
-        timeout: Seconds for one prepare or one run of an engine.
-        memory_cap: Bytes of memory for the process of each engine.
-        allow_external: Accept weights outside the model's folder.
-        by_values: Whether the failure shows in values; if not, only the suspect is run.
-        engines: The reference and the suspect, if they were made already; such a spec cannot be pickled.
-        ground: The model taken apart, if that was done already.
-    """
-
-    def __init__(
-        self,
-        model: Path,
-        feeds: Sequence[Mapping[str, Value]],
-        *,
-        reference: str,
-        target: str,
-        limits: Limits | None = None,
-        postprocess: Postprocess | None = None,
-        timeout: float | None = None,
-        memory_cap: int | None = None,
-        allow_external: bool = False,
-        by_values: bool = True,
-        engines: tuple[Engine, Engine] | None = None,
-        ground: Groundwork | None = None,
-    ) -> None:
-        self.model, self.feeds = model, [dict(sample) for sample in feeds]
-        self.reference, self.target = reference, target
-        self.limits, self.postprocess = limits or Limits(), postprocess
-        self.timeout, self.memory_cap = timeout, memory_cap
-        self.allow_external, self.by_values = allow_external, by_values
-        self.engines = engines
-        self._ground = ground
-        self._lock = threading.Lock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        # What is open here is made anew wherever the spec arrives.
-        state = {k: v for k, v in vars(self).items() if k not in ("engines", "_ground", "_lock")}
-        return {**state, "model": self.model.absolute()}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        vars(self).update(state)
-        self.engines, self._ground, self._lock = None, None, threading.Lock()
-
-    def following(self, by_values: bool) -> LabSpec:
-        """The same for a search that follows a failure of values, or one that the suspect shows by itself."""
-        other = LabSpec.__new__(LabSpec)
-        vars(other).update(vars(self))
-        other.by_values = by_values
-        return other
-
-    def address(self) -> str:
-        """A digest of everything but the elements that outcomes depend on."""
-        from surgeon_debug.find.content_address import content_address  # reads the versions of engines
-
-        texts = [repr(self.limits), self.postprocess.text if self.postprocess else "", repr(self.by_values)]
-        texts += [repr(self.timeout), repr(self.memory_cap)]
-        return content_address(self.model, self.feeds, runners=[self.reference, self.target], texts=texts)
-
-    def ground(self) -> Groundwork:
-        """The model taken apart, once for all labs of this process."""
-        with self._lock:
-            if self._ground is None:
-                self._ground = lay(self.model, self.feeds, allow_external=self.allow_external)
-            return self._ground
-
-    def make(self) -> Lab:
-        """Start the engines."""
-        return Lab(self)
 
 
 @dataclasses.dataclass
@@ -120,14 +40,28 @@ class Lab:
     A trial's outputs are judged as those of a comparison are: by the caller's limits, else by the table.
 
     Args:
-        spec: The model, its inputs and the engines.
+        ground: The model and its inputs.
+        engines: The reference and the suspect.
+        limits: The caller's own limits for outputs.
+        postprocess: What is compared instead of the outputs.
+        by_values: Whether the failure shows in values; if not, only the suspect is run.
+        give_back: Called with the engines when the lab is closed.
     """
 
-    def __init__(self, spec: LabSpec) -> None:
-        self._spec = spec
-        self.ground = spec.ground()
-        self._owned: list[Engine] = []
-        self.reference, self.target = spec.engines or (self._engine(spec.reference), self._engine(spec.target))
+    def __init__(
+        self,
+        ground: Groundwork,
+        engines: tuple[Engine, Engine],
+        *,
+        limits: Limits,
+        postprocess: Postprocess | None,
+        by_values: bool,
+        give_back: Callable[[tuple[Engine, Engine]], None],
+    ) -> None:
+        self.ground = ground
+        self.reference, self.target = engines
+        self._limits, self._postprocess, self._by_values = limits, postprocess, by_values
+        self._give_back = give_back
         model = self.ground.source.model
         self._types = {
             value.name: numpy_dtype(value.dtype.value)
@@ -138,16 +72,16 @@ class Lab:
         self._built: tuple[frozenset[int], Hybrid, FedPiece] | None = None
         self._truth: list[Values] | None = None
 
-    def _engine(self, text: str) -> Engine:
-        spec = self._spec
-        engine = make_engine(text, isolated=True, timeout=spec.timeout, memory_cap=spec.memory_cap)
-        self._owned.append(engine)
-        return engine
-
     def close(self) -> None:
-        """Stop the engines that this lab started."""
-        for engine in self._owned:
-            engine.close()
+        """Give the engines back."""
+        self._give_back((self.reference, self.target))
+
+    def abort(self) -> None:
+        """End what the engines are doing, from another thread; the trial under way fails."""
+        for engine in (self.reference, self.target):
+            if isinstance(engine.runner, Cell) and engine.runner.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(engine.runner.pid, signal.SIGKILL)
 
     def evaluate(self, elements: frozenset[int], attempt: int) -> TrialRecord:
         """Make a trial; see :class:`surgeon_debug.find.oracle.Oracle`.
@@ -186,7 +120,7 @@ class Lab:
         except EngineError as error:
             self._built = None
             return of_error(error, self.ground.names), str(error), None, ""
-        if unresolved or not self._spec.by_values:
+        if unresolved or not self._by_values:
             return None, "", None, unresolved
         if isinstance(found, str):
             return Signature(FailureKind.SHAPE), found, None, ""
@@ -230,14 +164,14 @@ class Lab:
             tally.builds += 1
         values = [dict(sample) for sample in piece.feeds]
         followers: FedPiece | None = None
-        for _ in range(hybrid.rounds if self._spec.by_values else 1):
+        for _ in range(hybrid.rounds if self._by_values else 1):
             for sample, fed in zip(values, piece.feeds, strict=True):
                 sample.update(self.target.run({name: sample[name] for name in fed}))
                 tally.runs += 1
             lacking = [name for name in piece.cut.outputs if any(name not in sample for sample in values)]
             if lacking and not whole:
                 return [], f"the engine did not deliver {lacking[0]}"
-            if not hybrid.reference.nodes or not self._spec.by_values:
+            if not hybrid.reference.nodes or not self._by_values:
                 continue
             try:
                 followers = self._follow(hybrid, values, followers, tally)
@@ -306,8 +240,8 @@ class Lab:
         names = self.ground.outputs
         labels = (self.reference.label, self.target.label)
         precisions = tuple(e.precision for e in (self.reference, self.target) if e.precision)
-        rules = OutputRules(self.ground.layers, self._spec.limits, precisions)
-        watch = WholeOutputs(names, rules, labels, self._spec.postprocess)
+        rules = OutputRules(self.ground.layers, self._limits, precisions)
+        watch = WholeOutputs(names, rules, labels, self._postprocess)
         touched = set(hybrid.outputs)
         seen = []
         for sample, right in zip(values, truth, strict=True):

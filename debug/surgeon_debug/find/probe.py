@@ -1,0 +1,105 @@
+"""See the failure before anything is searched for: is it there, always, and in the same way?"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+
+from surgeon_debug.find.oracle import FailureKind, Signature, TrialRecord
+from surgeon_debug.find.trials import Trials
+
+MAX_RUNS = 48
+"""Runs of a model that does not fail at once: a failure in every tenth run then escapes in 1 of 150 searches."""
+
+_SURE = 8
+"""Runs of one that fails each time: a failure in every second run then looks certain in 1 of 250 searches."""
+
+_SECONDS = 5.0  # what these further runs may take, or as much as compiling the model did
+_SLOW = (FailureKind.CRASHED, FailureKind.HUNG, FailureKind.OUT_OF_MEMORY)
+_MISS = 0.01
+_MOST_REPEATS = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """What the whole model does."""
+
+    signature: Signature | None
+    """Its failure, the most frequent one; None if it does not fail."""
+    words: str
+    """The failure as a phrase."""
+    runs: int
+    """Runs of it."""
+    failed: int
+    """Runs in which it failed so."""
+    error: float | None
+    """Relative L2 of its worst output, over all runs."""
+    unresolved: str = ""
+    """Why nobody can tell what it does."""
+
+    @property
+    def flaky(self) -> bool:
+        """Whether it fails in some runs only."""
+        return 0 < self.failed < self.runs
+
+    @property
+    def rate(self) -> float:
+        """The share of runs in which it fails, with one more failure assumed, and one more success."""
+        return (self.failed + 1) / (self.runs + 2)
+
+    @property
+    def repeats(self) -> int:
+        """Runs after which a failure that did not show is not there, but for one case in a hundred."""
+        if not self.flaky:
+            return 1
+        # The rate of what was seen at least once may be half of what it seems.
+        rate = min(0.95, 0.6 * self.rate)
+        return max(2, min(_MOST_REPEATS, math.ceil(math.log(_MISS) / math.log(1.0 - rate))))
+
+
+def probe(trials: Trials, everything: frozenset[int], *, by_command: bool = False) -> Probe:
+    """Run the whole model until it is clear whether it fails.
+
+    It is compiled twice, because some failures are of one compilation; further runs cost little and show those that
+    come and go.
+
+    Args:
+        trials: Carries them out.
+        everything: All elements.
+        by_command: A command decides; what it costs to run it again is not known to be little.
+    """
+    records = [trials.record(everything, 0), trials.record(everything, 1)]
+    first = records[0]
+    if not _ends_early(first, by_command):
+        allowed = max(_SECONDS, first.seconds)
+        spent = 0.0
+        while len(records) < MAX_RUNS and spent < allowed and not _clear(records):
+            records.append(trials.record(everything, len(records)))
+            spent += records[-1].seconds
+    return _summary(records)
+
+
+def _ends_early(first: TrialRecord, by_command: bool) -> bool:
+    slow = first.signature is not None and first.signature.kind in (*_SLOW, FailureKind.REFUSED)
+    return by_command or slow or bool(first.unresolved)
+
+
+def _clear(records: list[TrialRecord]) -> bool:
+    """Whether it has been seen to fail, and often enough to say how often."""
+    return sum(record.signature is not None for record in records) >= _SURE
+
+
+def _summary(records: list[TrialRecord]) -> Probe:
+    seen = collections.Counter(record.signature.kind for record in records if record.signature is not None)
+    errors = [record.error for record in records if record.error is not None]
+    error = max(errors, default=None)
+    if not seen:
+        unresolved = next((record.unresolved for record in records if record.unresolved), "")
+        return Probe(None, "", len(records), 0, error, unresolved)
+    kind = seen.most_common(1)[0][0]
+    example = next(record for record in records if record.signature is not None and record.signature.kind is kind)
+    signature = example.signature
+    assert signature is not None
+    failed = sum(record.signature is not None and signature.matches(record.signature) for record in records)
+    return Probe(signature, example.words, len(records), failed, error)
