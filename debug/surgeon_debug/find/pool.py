@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 _PATIENCE = 10.0  # seconds for engines that have nothing to do to say goodbye
 _SHORT_PATIENCE = 1.5  # seconds for an oracle that knows no way to stop
+_TICK = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +39,9 @@ class _Job:
 class LocalPool:
     """Makes trials in lanes on this machine; see :class:`surgeon_debug.find.trial_pool.TrialPool`.
 
-    An oracle may have a method ``abort()``: called from another thread, at any time, it makes a trial under way end
-    soon, in whatever way. Without it, a pool that is closed waits a moment and leaves the trial to itself; its outcome
-    is dropped, and its oracle closed when it comes to an end.
+    An oracle may have a method ``abort()``: called from another thread, at any time and more than once, it makes a
+    trial under way end soon, in whatever way. Without it, a pool that is closed waits a moment and leaves the trial to
+    itself; its outcome is dropped, and its oracle closed when it comes to an end.
 
     Args:
         spec: Makes the oracle of each lane, in that lane, when it is first needed.
@@ -98,13 +99,14 @@ class LocalPool:
         for job in jobs:
             job.future.cancel()
         begin = time.monotonic()
-        stubborn = [lane for lane in self._threads if not lane.abort()]
         for lane in self._threads:
-            patience = _SHORT_PATIENCE if lane in stubborn else _PATIENCE
-            lane.join(max(0.0, begin + patience - time.monotonic()))
-        left = sum(lane.is_alive() for lane in self._threads)
-        if left:
-            _log.warning("%d trials did not stop and are left to themselves", left)
+            # Again and again: what is ended in the middle of a trial may be started anew by what comes next in it.
+            while lane.is_alive():
+                patience = _PATIENCE if lane.abort() else _SHORT_PATIENCE
+                if time.monotonic() > begin + patience:
+                    _log.warning("a trial did not stop and is left to itself")
+                    break
+                lane.join(_TICK)
 
     def __enter__(self) -> LocalPool:
         return self
@@ -151,7 +153,7 @@ class _Lane(threading.Thread):
         if stop is not None and self._busy:
             try:
                 stop()
-            except Exception:
+            except Exception:  # noqa: BLE001  (whatever it is, the others are to be stopped as well)
                 _log.warning("a trial could not be stopped", exc_info=True)
                 return False
         return stop is not None or not self._busy

@@ -52,7 +52,11 @@ class Remembering:
     def recall(self, elements: Iterable[int], attempt: int = 0) -> TrialRecord | None:
         """The record of a trial that has ended; None if it has not, or if it is no record of this version."""
         found = self._journal.known(self._trial_key(elements, attempt))
-        return None if found is None else _record(found)
+        record = None if found is None else _record(found)
+        if record is not None:
+            with self._lock:
+                self._recalled += 1
+        return record
 
     def trial(
         self,
@@ -90,7 +94,9 @@ class Remembering:
         assert record is not None
         return record
 
-    def remember(self, key_parts: Sequence[object], make: Callable[[], Mapping[str, Any]]) -> tuple[dict[str, Any], bool]:
+    def remember(
+        self, key_parts: Sequence[object], make: Callable[[], Mapping[str, Any]]
+    ) -> tuple[dict[str, Any], bool]:
         """Make a step that is not a trial, or look its result up.
 
         Args:
@@ -150,7 +156,8 @@ class Remembering:
                 self._journal.let_go(key)
             raise
         self._journal.end(key, found)
-        self._made += 1
+        with self._lock:
+            self._made += 1
         kept = self._journal.known(key)
         assert kept is not None
         return kept
