@@ -72,6 +72,7 @@ class Cell:
         self._scratch = Path(tempfile.gettempdir()) / f"surgeon-{secrets.token_hex(8)}"
         self._sweep = weakref.finalize(self, shutil.rmtree, self._scratch, True)
         self._started = False
+        self._aborted = False
         self._precision: str | None = None
         self._model = ""
         self._worker: WorkerProcess | None = None
@@ -145,10 +146,20 @@ class Cell:
                 worker.await_end()
         self._bury()
 
+    def abort(self) -> None:
+        """End the process at once and start no other; from any thread, whatever this one is waiting for then fails."""
+        self._aborted = True
+        worker = self._worker
+        if worker is not None:
+            worker.kill()
+
     def _start(self) -> None:
         confines = self._confines
-        self._worker = WorkerProcess(confines.python, self._folder)
-        self._channel = Channel(self._worker.socket, tick=_SHORT_TICK if confines.memory_cap else _TICK)
+        self._worker = worker = WorkerProcess(confines.python, self._folder)
+        if self._aborted:  # by now, perhaps: another thread that looked for the worker found none
+            self._bury()
+            self._fail(Ending.EXITED, "was told to end")
+        self._channel = Channel(worker.socket, tick=_SHORT_TICK if confines.memory_cap else _TICK)
         self._started = False
         runner = {**dataclasses.asdict(self._runner), "options": dict(self._runner.options)}
         with contextlib.suppress(OSError):  # it is gone already; what it had to say is heard at the first use

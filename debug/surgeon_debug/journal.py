@@ -118,7 +118,8 @@ class Journal:
             if self._file is not None:
                 self._file.close()
 
-    def __len__(self) -> int:
+    @property
+    def ended(self) -> int:
         """How many keys have ended."""
         return len(self._ended)
 

@@ -158,6 +158,12 @@ class WorkerProcess:
             time.sleep(0.005)
         return True
 
+    def kill(self) -> None:
+        """End it and its group, from any thread; it is left unburied."""
+        if not self.gone():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
     def bury(self) -> int:
         """End it and its group if they are still there; returns the exit code, or minus the number of a signal."""
         self._end()

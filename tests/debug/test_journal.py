@@ -38,7 +38,7 @@ def test_what_ended_is_known_again_and_what_did_not_is_counted(tmp_path: Path) -
         assert journal.known("b") == {"n": 2}
         assert journal.known("c") is None
         assert [journal.begun(key) for key in "abcd"] == [0, 0, 1, 0]
-        assert len(journal) == 2
+        assert journal.ended == 2
         journal.begin("c", "third")
     with Journal(tmp_path) as journal:
         assert journal.begun("c") == 2
@@ -115,7 +115,7 @@ def test_what_is_no_json_is_refused_and_leaves_no_trace(tmp_path: Path) -> None:
         assert journal.known("a") is None
         journal.end("b", {})
     with Journal(tmp_path) as journal:
-        assert len(journal) == 1
+        assert journal.ended == 1
 
 
 def test_cut_off_anywhere_it_goes_on_from_the_last_whole_line(tmp_path: Path) -> None:
@@ -126,10 +126,10 @@ def test_cut_off_anywhere_it_goes_on_from_the_last_whole_line(tmp_path: Path) ->
         (tmp_path / NAME).write_bytes(whole[:cut])
         lines = sum(end <= cut for end in ends)
         with Journal(tmp_path) as journal:
-            assert len(journal) == sum(lines > number for number in (2, 4)), cut
+            assert journal.ended == sum(lines > number for number in (2, 4)), cut
             journal.end("d", {"n": 4})
         with Journal(tmp_path) as journal:
-            assert len(journal) == sum(lines > number for number in (2, 4)) + 1, cut
+            assert journal.ended == sum(lines > number for number in (2, 4)) + 1, cut
         data = (tmp_path / NAME).read_bytes()
         assert data.startswith(whole[: ends[max(lines, 1) - 1]])
         assert all(json.loads(line) for line in data.splitlines())
@@ -140,7 +140,7 @@ def test_a_last_line_that_is_damaged_is_dropped(tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(whole[:-20] + b"\0" * 19 + b"\n")
     with Journal(tmp_path) as journal:
         assert journal.begun("c") == 0
-        assert len(journal) == 2
+        assert journal.ended == 2
 
 
 @pytest.mark.parametrize("line", [1, 2, 3, 5])
@@ -220,11 +220,11 @@ def test_two_processes_and_many_threads_never_interleave_lines(tmp_path: Path) -
         other.join(60)
         assert other.exitcode == 0
     with Journal(tmp_path) as journal:
-        before = len(journal)
+        before = journal.ended
         with ThreadPoolExecutor(8) as threads:
             list(threads.map(lambda i: journal.end(str(i), {"text": "y" * i}), range(200)))
     with Journal(tmp_path) as journal:
-        assert len(journal) == before + 200
+        assert journal.ended == before + 200
         assert before >= 400
 
 
@@ -248,7 +248,7 @@ journal.end("c", {{}})
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "cannot be written" in done.stdout
     with Journal(tmp_path) as journal:
-        assert len(journal) == 2
+        assert journal.ended == 2
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
 
 

@@ -98,6 +98,7 @@ class LocalPool:
             self._change.notify_all()
         for job in jobs:
             job.future.cancel()
+            job.future.set_running_or_notify_cancel()  # who waits for several is not told before
         begin = time.monotonic()
         for lane in self._threads:
             # Again and again: what is ended in the middle of a trial may be started anew by what comes next in it.

@@ -199,6 +199,12 @@ class Engine:
         except Exception as error:  # noqa: BLE001  (the results are in; a failing goodbye must not lose them)
             _log.warning("%s failed to close: %s", self.label, words_of(error))
 
+    def abort(self) -> None:
+        """End an engine that has a process of its own at once, from any thread, for good; others are left alone."""
+        abort = getattr(self.runner, "abort", None)
+        if abort is not None:
+            abort()
+
     def __enter__(self) -> Engine:
         return self
 
