@@ -26,7 +26,13 @@ class FedPiece:
     """Tensors that hold finite numbers which the type of their input cannot."""
 
 
-def chain_piece(nodes: Sequence[int], reads: Sequence[str], shows: Sequence[str], values: Sequence[Values]) -> FedPiece:
+def chain_piece(
+    nodes: Sequence[int],
+    reads: Sequence[str],
+    shows: Sequence[str],
+    values: Sequence[Values],
+    settings: Collection[str] = (),
+) -> FedPiece:
     """A piece whose nodes feed each other, as in the whole model.
 
     Args:
@@ -34,11 +40,18 @@ def chain_piece(nodes: Sequence[int], reads: Sequence[str], shows: Sequence[str]
         reads: Tensors from earlier pieces or from outside.
         shows: Tensors to show.
         values: The values of ``reads``, one mapping a sample.
+        settings: Of ``reads``, what is fixed in the piece if it says how to compute rather than what.
     """
     fed = [name for name in reads if all(name in sample for sample in values)]
+    constants: dict[str, np.ndarray[Any, Any]] = {}
+    for name in fed:
+        first = values[0][name]
+        if name in settings and isinstance(first, np.ndarray) and is_setting([sample[name] for sample in values]):
+            constants[name] = first
+    fed = [name for name in fed if name not in constants]
     ports = {name: _port(name, name, [sample[name] for sample in values]) for name in fed}
     feeds = tuple({name: sample[name] for name in fed} for sample in values)
-    return FedPiece(Cut(nodes, ports, tuple(shows)), feeds, frozenset())
+    return FedPiece(Cut(nodes, ports, tuple(shows), constants), feeds, frozenset())
 
 
 def isolated_piece(
@@ -69,7 +82,7 @@ def isolated_piece(
         if any(name not in sample for sample in golden):
             continue  # an optional input that is left out
         given = [sample[name] for sample in golden]
-        if name in source.producer and _is_setting(given):
+        if name in source.producer and is_setting(given):
             constants[name] = given[0]
             continue
         column = [_typed(value, own_types.get(name)) for value in given]
@@ -94,7 +107,7 @@ def _port(name: str, label: str, values: Sequence[Value]) -> Port:
     return Port(label, element_type_of(first), shape)
 
 
-def _is_setting(values: Sequence[Value]) -> bool:
+def is_setting(values: Sequence[Value]) -> bool:
     """Whether a tensor says how to compute rather than what: a short list of integers, the same in every sample.
 
     Engines that need such a thing at compile time, or compile better with it, get it as they do in the whole model,
