@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,19 +108,30 @@ class LabSpec:
             return self._open.ground
 
     def make(self) -> Lab:
-        """Start the engines, or take those of a lab that was closed."""
-        with self._open.lock:
-            engines = self._open.spare.pop() if self._open.spare else None
-        if engines is None:
-            engines = self._engine(self.reference), self._engine(self.target)
+        """A lab with engines of its own: those of one that was closed, else new ones."""
         return Lab(
             self.ground(),
-            engines,
+            self._take(),
             limits=self.limits,
             postprocess=self.postprocess,
             by_values=self.by_values,
             give_back=self._take_back,
         )
+
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[tuple[Engine, Engine]]:
+        """The reference and the suspect, for something that is not a trial."""
+        engines = self._take()
+        try:
+            yield engines
+        finally:
+            self._take_back(engines)
+
+    def _take(self) -> tuple[Engine, Engine]:
+        with self._open.lock:
+            if self._open.spare:
+                return self._open.spare.pop()
+        return self._engine(self.reference), self._engine(self.target)
 
     def _engine(self, text: str) -> Engine:
         engine = make_engine(text, isolated=True, timeout=self.timeout, memory_cap=self.memory_cap)

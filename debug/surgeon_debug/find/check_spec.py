@@ -1,0 +1,268 @@
+"""Trials by a command, as in ``git bisect run``: it is given a model with some of the nodes, and ends with a code.
+
+The placeholders ``{model}``, ``{inputs}`` and ``{expected}`` stand for files: the model in ONNX's binary form, its
+inputs and the reference's outputs for them, both as ``.npz``; of several samples with ``/0``, ``/1``, ... behind names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import shlex
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from surgeon_debug.feed_pieces import chain_piece
+from surgeon_debug.find.content_address import content_address
+from surgeon_debug.find.groundwork import Groundwork, given_outputs, lay
+from surgeon_debug.find.hybrid import share
+from surgeon_debug.find.oracle import FailureKind, Signature, TrialRecord
+from surgeon_debug.runners.catalogue import make_engine
+from surgeon_debug.runners.contract import Engine
+from surgeon_debug.values import Value
+from surgeon_passes.errors import BadOptionError
+
+CANNOT_TELL = 125
+"""The exit code of a command that cannot tell."""
+
+_NOT_RUN = {126: "cannot be executed", 127: "was not found"}
+_PLACEHOLDER = re.compile(r"\{(\w*)\}")
+_KNOWN = ("model", "inputs", "expected")
+_MAX_WORDS = 160
+_GRACE = 2.0
+
+
+@dataclasses.dataclass
+class _Open:
+    """What a spec holds in this process."""
+
+    ground: Groundwork | None = None
+    engines: list[Engine] = dataclasses.field(default_factory=list)
+    address: str = ""
+    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+
+class CheckSpec:
+    """All that is needed to make a :class:`CheckOracle`; it can be pickled.
+
+    Args:
+        model: The model's file, in binary form.
+        feeds: Its inputs, one mapping a sample.
+        command: What is run, by ``/bin/sh``, with placeholders. Its exit code says 0 good, 125 cannot tell, else bad.
+        reference: The runner that computes the inputs of pieces from the middle of the model, and what is expected.
+        timeout: Seconds that the command may take.
+        allow_external: Accept weights outside the model's folder.
+
+    Raises:
+        BadOptionError: The command has no ``{model}``, or a placeholder that is none.
+    """
+
+    by_values = False
+
+    def __init__(
+        self,
+        model: Path,
+        feeds: Sequence[Mapping[str, Value]],
+        *,
+        command: str,
+        reference: str,
+        timeout: float | None = None,
+        allow_external: bool = False,
+    ) -> None:
+        names = _PLACEHOLDER.findall(command)
+        strangers = [name for name in names if name not in _KNOWN]
+        if strangers:
+            known = ", ".join(f"{{{name}}}" for name in _KNOWN)
+            raise BadOptionError(f"the check command has a placeholder {{{strangers[0]}}}", hint=f"there are {known}")
+        if "model" not in names:
+            raise BadOptionError("the check command does not say where the model goes", hint="write {model} in it")
+        self.model, self.feeds = model, [dict(sample) for sample in feeds]
+        self.command, self.reference = command, reference
+        self.timeout, self.allow_external = timeout, allow_external
+        self._open = _Open()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in vars(self).items() if name != "_open"}
+        return {**state, "model": self.model.absolute()}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        self._open = _Open()
+
+    def address(self) -> str:
+        """A digest of everything but the elements that outcomes depend on."""
+        with self._open.lock:
+            if not self._open.address:
+                self._open.address = content_address(
+                    self.model,
+                    self.feeds,
+                    runners=[self.reference],
+                    commands=[self.command],
+                    texts=[repr(self.timeout)],
+                    allow_external=self.allow_external,
+                )
+            return self._open.address
+
+    def ground(self) -> Groundwork:
+        """The model taken apart, once for all oracles of this process."""
+        with self._open.lock:
+            if self._open.ground is None:
+                self._open.ground = lay(self.model, self.feeds, allow_external=self.allow_external)
+            return self._open.ground
+
+    def make(self) -> CheckOracle:
+        """An oracle; its reference starts when it is needed."""
+        ground = self.ground()
+        engine = make_engine(self.reference, isolated=True, timeout=self.timeout)
+        self._open.engines.append(engine)
+        return CheckOracle(ground, engine, self.command, self.timeout)
+
+    def close(self) -> None:
+        """Stop the engines, and remove what was written."""
+        for engine in self._open.engines:
+            engine.close()
+        if self._open.ground is not None:
+            self._open.ground.close()
+
+
+class CheckOracle:
+    """Makes trials with a command, one at a time.
+
+    Args:
+        ground: The model and its inputs.
+        reference: Computes the inputs of pieces from the middle of the model.
+        command: What is run.
+        timeout: Seconds that it may take.
+    """
+
+    def __init__(self, ground: Groundwork, reference: Engine, command: str, timeout: float | None) -> None:
+        self._ground, self._reference = ground, reference
+        self._command, self._timeout = command, timeout
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def evaluate(self, elements: frozenset[int], attempt: int) -> TrialRecord:  # noqa: ARG002  each is as the first
+        """Make a trial; see :class:`surgeon_debug.find.oracle.Oracle`.
+
+        Raises:
+            BadOptionError: The command cannot be run at all.
+            EngineError: The reference cannot compute the inputs.
+        """
+        started = time.monotonic()
+        held = self._ground.values.runs
+        if not elements:
+            return TrialRecord(None)
+        with tempfile.TemporaryDirectory(prefix="surgeon-", ignore_cleanup_errors=True) as folder:
+            written = self._write(elements, Path(folder))
+            if written is None:
+                return TrialRecord(None)
+            model, files = written
+            try:
+                signature, words, unresolved = self._run(files)
+            finally:
+                if model != self._ground.path:
+                    model.unlink(missing_ok=True)
+        return TrialRecord(
+            signature,
+            unresolved,
+            words,
+            seconds=time.monotonic() - started,
+            builds=1,
+            runs=1,
+            reference_runs=self._ground.values.runs - held,
+        )
+
+    def close(self) -> None:
+        """Stop the reference."""
+        self._reference.close()
+
+    def abort(self) -> None:
+        """End the command, from another thread."""
+        process = self._process
+        if process is not None:
+            _end(process)
+
+    def _write(self, elements: frozenset[int], folder: Path) -> tuple[Path, dict[str, Path]] | None:
+        """The files that the command asks for; None if nothing reads what the elements compute."""
+        ground = self._ground
+        hybrid = share(ground.source, ground.elements.positions(elements))
+        suspect = hybrid.suspect
+        if not suspect.shows:
+            return None
+        values = ground.values.of(suspect.reads, self._reference)
+        settings = hybrid.known & ground.source.producer.keys()
+        piece = chain_piece(suspect.nodes, suspect.reads, suspect.shows, values, settings)
+        whole = len(elements) == len(ground.elements)
+        model = ground.path if whole else ground.source.write(piece.cut)
+        files = {"model": model.absolute()}
+        if "{inputs}" in self._command:
+            files["inputs"] = _save(folder / "inputs.npz", ground.feeds if whole else piece.feeds)
+        if "{expected}" in self._command:
+            expected = ground.values.of(suspect.shows, self._reference)
+            if whole:
+                expected = [{**a, **b} for a, b in zip(given_outputs(ground), expected, strict=True)]
+            files["expected"] = _save(folder / "expected.npz", expected)
+        return model, files
+
+    def _run(self, files: Mapping[str, Path]) -> tuple[Signature | None, str, str]:
+        command = _PLACEHOLDER.sub(lambda found: shlex.quote(str(files[found[1]])), self._command)
+        self._process = process = subprocess.Popen(
+            ["/bin/sh", "-c", command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            said, _ = process.communicate(timeout=self._timeout)
+        except subprocess.TimeoutExpired:
+            return Signature(FailureKind.HUNG), f"the command did not end within {self._timeout:g} s", ""
+        finally:
+            self._process = None
+            _end(process)
+        return _verdict(process.returncode, said)
+
+
+def _verdict(code: int, said: bytes) -> tuple[Signature | None, str, str]:
+    if code == 0:
+        return None, "", ""
+    lines = [" ".join(line.split()) for line in said.decode(errors="replace").splitlines() if line.strip()]
+    last = lines[-1][:_MAX_WORDS] if lines else ""
+    if code == CANNOT_TELL:
+        return None, "", "the command cannot tell" + (f": {last}" if last else "")
+    if code in _NOT_RUN:
+        raise BadOptionError(f"the check command {_NOT_RUN[code]}: {last}", hint="try it by hand on the whole model")
+    number = -code if code < 0 else code - 128
+    if code < 0 or code > 128:
+        with contextlib.suppress(ValueError):
+            name = signal.Signals(number).name
+            return Signature(FailureKind.CRASHED, name), f"the command was ended by {name}", ""
+    words = f"the command ended with exit code {code}" + (f": {last}" if last else "")
+    return Signature(FailureKind.CHECK), words, ""
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a command and all that it started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_GRACE)
+
+
+def _save(path: Path, samples: Sequence[Mapping[str, Value]]) -> Path:
+    arrays: dict[str, Any] = {}
+    for i, sample in enumerate(samples):
+        for name, value in sample.items():
+            if isinstance(value, np.ndarray):
+                arrays[name if len(samples) == 1 else f"{name}/{i}"] = value
+    np.savez(path, **arrays)
+    return path

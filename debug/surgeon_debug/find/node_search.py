@@ -1,0 +1,248 @@
+"""A search for nodes from its first trial to its result: probe, hunt, and what is said about it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from surgeon_debug.find.census import Census, take_census
+from surgeon_debug.find.check_spec import CheckSpec
+from surgeon_debug.find.finding import Culprit, Finding, FindOutcome
+from surgeon_debug.find.found import Found
+from surgeon_debug.find.hunt import Examiners, Hunt, Trail
+from surgeon_debug.find.lab_spec import LabSpec
+from surgeon_debug.find.oracle import FailureKind
+from surgeon_debug.find.pool import LocalPool
+from surgeon_debug.find.probe import Probe, probe
+from surgeon_debug.find.remember import Remembering
+from surgeon_debug.find.shown import Shown, show_everything
+from surgeon_debug.find.trial_pool import TrialPool
+from surgeon_debug.find.trials import Trials
+from surgeon_debug.journal import Journal
+from surgeon_debug.search.budget import Budget
+from surgeon_debug.search.drive import SearchStopped
+from surgeon_debug.values import Feeds
+from surgeon_passes.errors import SurgeonError
+
+Spec = LabSpec | CheckSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """How to search."""
+
+    census: bool = True
+    """Judge every node alone first."""
+    jobs: int = 1
+    """Trials at a time, on this machine."""
+    workers: str | None = None
+    """A Dask scheduler whose workers make the trials instead."""
+    resume: Path | None = None
+    """A folder that remembers finished trials."""
+    budget: Budget = dataclasses.field(default_factory=Budget)
+    """What the search may cost."""
+    memory: int | None = None
+    """Bytes for tensors and weights of one model of a census."""
+    seed: int = 0
+    """Decides inputs that are made up, and signs of perturbations."""
+
+
+class NodeSearch:
+    """One search for nodes.
+
+    Args:
+        spec: The model and who decides.
+        wanted: How to search.
+        others: Other inputs, to confirm what is found where the model does not fail; None if there are none.
+        progress: Called with a phrase about where the search is.
+        random: Nodes that draw random numbers.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        wanted: Wanted,
+        others: Sequence[Feeds] | None,
+        progress: Callable[[str], None] | None,
+        random: Sequence[str],
+    ) -> None:
+        self._spec, self._wanted, self._others = spec, wanted, others
+        self._progress, self._random = progress, random
+        self._ground = spec.ground()
+        self._meter = wanted.budget.start()
+        self._journal = Journal(None)
+
+    def run(self, model: str, labels: tuple[str, str]) -> Finding:
+        """Search.
+
+        Args:
+            model: How the result calls the model.
+            labels: How it calls the reference and the suspect.
+        """
+        trail = Trail()
+        seen = Probe(None, "", 0, 0, None)
+        trials: list[Trials] = []
+        stopped = ""
+        with Journal(self._wanted.resume) as self._journal:
+            try:
+                with self._trials(self._spec, 1) as first:
+                    trials.append(first)
+                    with first.step("probe") as step:
+                        seen = probe(first, self._ground.elements.everything, by_command=self._by_command)
+                        step.words = _seen_words(seen)
+                if seen.unresolved:
+                    trail.undecided = f"nobody can tell whether the model fails: {seen.unresolved}"
+                else:
+                    self._hunt(seen, trail, trials)
+            except SearchStopped as error:
+                if isinstance(error.__cause__, SurgeonError | KeyboardInterrupt):
+                    raise error.__cause__ from None
+                stopped = error.reason
+        return self._finding(model, labels, seen, trail, trials, stopped)
+
+    @property
+    def _by_command(self) -> bool:
+        return isinstance(self._spec, CheckSpec)
+
+    def _hunt(self, seen: Probe, trail: Trail, trials: list[Trials]) -> None:
+        by_values = seen.signature is None or seen.signature.kind.by_values
+        spec = self._spec if isinstance(self._spec, CheckSpec) else self._spec.following(by_values)
+        with self._trials(spec, self._wanted.jobs) as second:
+            trials.append(second)
+            second.followed = seen.signature
+            examiners = self._examiners(second)
+            Hunt(second, self._ground.elements, seen, examiners, trail).run()
+
+    @contextlib.contextmanager
+    def _trials(self, spec: Spec, lanes: int) -> Iterator[Trials]:
+        address = spec.address() if self._wanted.resume is not None or self._wanted.workers else "here"
+        remember = Remembering(f"{address}/{getattr(spec, 'by_values', '')}", self._journal)
+        pool: TrialPool
+        if self._wanted.workers and spec is not self._spec:
+            from surgeon_debug.find.dask_pool import DaskPool
+
+            pool = DaskPool(spec, self._wanted.workers, remember)
+        else:
+            pool = LocalPool(spec, lanes, remember)
+        self._remember = remember
+        with contextlib.closing(pool):
+            yield Trials(pool, remember, self._meter, self._progress)
+
+    def _examiners(self, trials: Trials) -> Examiners:
+        spec = self._spec
+        if isinstance(spec, CheckSpec):
+            return Examiners(None, None, None)
+        remember = self._remember
+
+        def census(repeats: int) -> Census:
+            return self._take_census(trials, spec, remember, repeats, None)
+
+        def confirm() -> Census:
+            return self._take_census(trials, spec, remember, 1, self._others)
+
+        def shown() -> Shown:
+            with spec.lend() as engines:
+                return show_everything(
+                    self._ground,
+                    engines,
+                    limits=spec.limits,
+                    postprocess=spec.postprocess,
+                    allow_external=spec.allow_external,
+                )
+
+        return Examiners(census if self._wanted.census else None, confirm if self._others else None, shown)
+
+    def _take_census(
+        self, trials: Trials, spec: LabSpec, remember: Remembering, repeats: int, feeds: Sequence[Feeds] | None
+    ) -> Census:
+        def take() -> Mapping[str, Any]:
+            with spec.lend() as engines:
+                return take_census(
+                    self._ground,
+                    engines,
+                    feeds=feeds,
+                    repeats=repeats,
+                    memory=self._wanted.memory,
+                    seed=self._wanted.seed,
+                    allow_external=spec.allow_external,
+                    progress=lambda done, total: trials.say(f"{done:,} of {total:,} tensors"),
+                ).to_json()
+
+        found, known = remember.remember(("census", repeats, feeds is None, self._wanted.memory), take)
+        census = Census.from_json(found)
+        if known:
+            trials.count(cached=1)
+            census = dataclasses.replace(census, builds=0, runs=0, reference_runs=0)
+        else:
+            trials.count(trials=1)
+        return census
+
+    def _finding(
+        self,
+        model: str,
+        labels: tuple[str, str],
+        seen: Probe,
+        trail: Trail,
+        trials: Sequence[Trials],
+        stopped: str,
+    ) -> Finding:
+        ground = self._ground
+        named = bool(trail.guilty or trail.latent)
+        reason, advice = trail.nothing or trail.undecided, trail.advice
+        if named:
+            outcome, reason = FindOutcome.FOUND, ""
+        elif trail.nothing and not stopped:
+            outcome = FindOutcome.NOTHING
+        else:
+            outcome = FindOutcome.UNDECIDED
+            if stopped:
+                reason = f"the search ended before it was over: {stopped}"
+                advice = "allow it more, and give it a folder with --resume to go on where it was"
+        notes = list(trail.notes)
+        if stopped and named:
+            notes.append(f"the search ended before it was over: {stopped}")
+        if self._random:
+            names = ", ".join(self._random[:3])
+            notes.append(f"the model draws random numbers (in {names}); what follows from them cannot agree")
+        elements = ground.elements
+
+        def name(found: Sequence[Found], latent: bool) -> tuple[Culprit, ...]:
+            ordered = sorted(found, key=lambda one: min(one.elements))
+            return tuple(one.culprit(ground.source, elements, latent=latent, cured=trail.cured) for one in ordered)
+
+        return Finding(
+            outcome=outcome,
+            model=model,
+            reference=labels[0],
+            target=labels[1],
+            elements=len(elements),
+            samples=len(ground.feeds),
+            signature=seen.signature,
+            failure=seen.words,
+            culprits=name(trail.guilty, False),
+            latent=name(trail.latent, True),
+            reason=reason,
+            advice=advice or ("" if not named else _next_step(trail)),
+            steps=tuple(step for one in trials for step in one.steps),
+            notes=tuple(notes),
+            rate=seen.failed / seen.runs if seen.flaky else None,
+        )
+
+
+def _next_step(trail: Trail) -> str:
+    if any(found.kind is FailureKind.NOT_FINITE and "range" in found.reason for found in trail.guilty):
+        return "keep these nodes in float32"
+    return "put it into a file that replays anywhere with --bundle OUT.zip"
+
+
+def _seen_words(seen: Probe) -> str:
+    if seen.unresolved:
+        return seen.unresolved
+    if seen.signature is None:
+        return f"it does not fail in {seen.runs} runs"
+    if seen.flaky:
+        return f"it fails in {seen.failed} of {seen.runs} runs: {seen.words}"
+    return f"it fails in all of {seen.runs} runs: {seen.words}"
