@@ -159,9 +159,9 @@ class Lab:
         """Outputs of a run, or how they cannot be compared; and why nobody can tell."""
         whole = len(elements) == len(self.ground.elements)
         if self._built is None or self._built[0] != elements or (whole and attempt == 1):
+            tally.builds += 1
             self._prepare(piece, whole)
             self._built = (elements, hybrid, piece)
-            tally.builds += 1
         values = [dict(sample) for sample in piece.feeds]
         followers: FedPiece | None = None
         for _ in range(hybrid.rounds if self._by_values else 1):
