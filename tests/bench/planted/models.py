@@ -46,8 +46,5 @@ def build(name: str, seed: int) -> onnx.ModelProto:
     """
     base, _, variant = name.partition(" ")
     family, _, nodes = base.partition("@")
-    if nodes:
-        model = FAMILIES[family](seed, int(nodes))
-    else:
-        model = (ARCHITECTURES | ILL_CONDITIONED)[base](seed)
+    model = FAMILIES[family](seed, int(nodes)) if nodes else (ARCHITECTURES | ILL_CONDITIONED)[base](seed)
     return {"": lambda m: m, "in float16": half, "quantised": quantised}[variant](model)
