@@ -49,6 +49,8 @@ class Accused:
     """The inner node and iteration; empty for a node of the main graph."""
     badness: float = 0.0
     """Introduced error over the noise floor; infinite where there is none."""
+    floor: float | None = None
+    """Relative L2 of the error that the precision explains; None where nothing had to be explained."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +191,7 @@ def _accused(
         inside = f"{within.path}/{within.node}" if within is not None else ""
         if within is not None and result.attribution is not None and result.attribution.onset:
             inside = within.words(result.attribution.onset).rpartition(", tensor ")[0] or inside
-        one = Accused(position, result.tensor, kind, result.judgement.reason, inside, _badness(result))
+        one = Accused(position, result.tensor, kind, result.judgement.reason, inside, _badness(result), result.floor)
         # What is inside a node says more than the node.
         if position not in found or (inside and not found[position].inside):
             found[position] = one

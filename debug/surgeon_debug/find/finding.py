@@ -51,6 +51,8 @@ class Culprit:
     """Where in the node's bodies it begins: the inner node and iteration; empty if not known or not inside one."""
     confidence: float = 1.0
     """The probability of being right where the failure is flaky; else 1."""
+    floor: float | None = None
+    """Relative L2 of the error that the precision explains, where the census found it by that."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,8 @@ class Found:
     """Whether it was seen to fail with nothing else on the suspect."""
     inside: str = ""
     badness: float = 0.0
+    """How much worse than its noise floor, where that is known; the larger the worse."""
+    floor: float | None = None
     confidence: float = 1.0
 
     def culprit(self, source: PieceSource, elements: Elements, *, latent: bool, cured: bool | None) -> Culprit:
@@ -60,4 +62,5 @@ class Found:
             cured=cured,
             inside=self.inside,
             confidence=self.confidence,
+            floor=self.floor,
         )

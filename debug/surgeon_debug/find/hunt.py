@@ -135,7 +135,9 @@ class Hunt:
 
     def _found(self, one: Accused) -> Found:
         elements = frozenset([self._elements.element_of(one.position)])
-        return Found(elements, one.kind, f"{one.tensor}: {one.reason}", "census", True, one.inside, one.badness)
+        return Found(
+            elements, one.kind, f"{one.tensor}: {one.reason}", "census", True, one.inside, one.badness, floor=one.floor
+        )
 
     def _is_rounding(self, census: Census) -> bool:
         """Whether the failure is there with nothing fused, and no node wrong: then it is what rounding adds up to."""

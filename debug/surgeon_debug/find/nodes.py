@@ -8,6 +8,7 @@ from pathlib import Path
 
 from surgeon_debug.feed_files import check_feeds
 from surgeon_debug.feeds import make_feeds
+from surgeon_debug.find.bundled import with_bundle
 from surgeon_debug.find.check_spec import CheckSpec
 from surgeon_debug.find.finding import Finding
 from surgeon_debug.find.lab_spec import LabSpec
@@ -122,9 +123,7 @@ def find_nodes(
         search = NodeSearch(spec, wanted, others, progress, random_nodes(loaded))
         found = search.run(label_of(model), (_text(reference), check or _text(target)))
         if bundle is not None:
-            from surgeon_debug.find.bundled import with_bundle
-
-            found = with_bundle(found, spec, Path(bundle), no_weights=no_weights, command=command)
+            found = with_bundle(found, spec, Path(bundle), no_weights=no_weights, command=command, seed=seed)
         return found
 
 
