@@ -146,18 +146,17 @@ class ValueReader:
             tensor.ParseFromString((self.folder / file).read_bytes())
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 raise self._damaged(f"'{file}' has its data elsewhere")
-            array = onnx.numpy_helper.to_array(tensor)
+            if tensor.data_type != onnx.TensorProto.STRING:
+                return onnx.numpy_helper.to_array(tensor)
+            flat = np.empty(len(tensor.string_data), object)  # onnx would cut a NUL at the end
+            flat[:] = [item.decode("utf-8", "surrogateescape") for item in tensor.string_data]
+            return flat.reshape(tuple(tensor.dims))
         except OSError as error:
             raise self._damaged(f"'{self.folder.name}/{file}' is missing") from error
         except FileError:
             raise
         except Exception as error:
             raise self._damaged(f"'{self.folder.name}/{file}' is no tensor") from error
-        if kind_of(array) != "text":
-            return array
-        flat = np.empty(array.size, object)
-        flat[:] = [bytes(item).decode("utf-8", "surrogateescape") for item in tensor.string_data]
-        return flat.reshape(array.shape)
 
     def _arrays(self, number: int) -> dict[str, np.ndarray[Any, Any]]:
         path = self.folder / f"{number}.npz"

@@ -46,7 +46,11 @@ def read(entry, folder, number):
 
     tensor = onnx.TensorProto()
     tensor.ParseFromString((HERE / folder / entry["pb"]).read_bytes())
-    return onnx.numpy_helper.to_array(tensor)
+    if tensor.data_type != onnx.TensorProto.STRING:
+        return onnx.numpy_helper.to_array(tensor)
+    texts = np.empty(len(tensor.string_data), object)
+    texts[:] = [item.decode("utf-8", "surrogateescape") for item in tensor.string_data]
+    return texts.reshape(tuple(tensor.dims))
 
 
 def values(bundle, folder):

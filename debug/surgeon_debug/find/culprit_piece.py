@@ -149,9 +149,9 @@ def cut_culprit(
     reads = list(dict.fromkeys(name for i in chosen for name in source.nodes[i].reads if name not in writes))
     golden = _golden(source, reads, feeds, reference)
     wanted = _outputs(source, chosen, writes)
-    fed = isolated_piece(source, wanted, reads, golden, {})
-    # The closure of the outputs leaves out nodes nobody reads, and these may be what the engine dies of.
-    cut = dataclasses.replace(fed.cut, nodes=chosen)
+    # Not the closure of the outputs alone: it leaves out nodes nobody reads, and these may be what the engine dies of.
+    fed = isolated_piece(source, [name for i in chosen for name in source.nodes[i].writes], reads, golden, {})
+    cut = dataclasses.replace(fed.cut, nodes=chosen, outputs=wanted)
     path = source.write(cut)
     try:
         model, weights = _taken_in(path)
@@ -232,20 +232,17 @@ def _taken_in(path: Path) -> tuple[onnx.ModelProto, dict[str, Array]]:
 
 def _array_of(tensor: onnx.TensorProto, folder: Path) -> Array:
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
-        array = onnx.numpy_helper.to_array(tensor)
-        if kind_of(array) == "text":
-            return np.array([_text(item) for item in array.flat], object).reshape(array.shape)
-        return array
+        if tensor.data_type != onnx.TensorProto.STRING:
+            return onnx.numpy_helper.to_array(tensor)
+        texts = np.empty(len(tensor.string_data), object)  # onnx would cut a NUL at the end
+        texts[:] = [item.decode("utf-8", "surrogateescape") for item in tensor.string_data]
+        return texts.reshape(tuple(tensor.dims))
     entries = {entry.key: entry.value for entry in tensor.external_data}
     offset, length = int(entries.get("offset", 0)), int(entries["length"])
     if not length:
         return decode(b"", tensor.data_type, tensor.dims)  # type: ignore[no-any-return]
     raw = np.memmap(folder / entries["location"], np.uint8, "r", offset, (length,))
     return np.asarray(Buffer(tensor.data_type, tuple(tensor.dims), raw).array())
-
-
-def _text(item: Any) -> str:
-    return item.decode("utf-8", "surrogateescape") if isinstance(item, bytes) else str(item)
 
 
 def _nodes_of(model: onnx.ModelProto) -> list[onnx.NodeProto]:
