@@ -1,8 +1,7 @@
 """Tools that are scored: each is given the files of a case and names nodes.
 
-Ours, ``polygraphy debug reduce`` in both modes through its real ``--check``, ddmin over nodes, and the first tensor of a
-full dump that is over a tolerance. Ours and ddmin get engines in this process; the mock engine's log counts builds for
-all alike.
+Ours, ``polygraphy debug reduce`` in both modes through its real ``--check``, ddmin over nodes, and the first tensor of
+a full dump that is over a tolerance. Ours gets an engine in this process, whose log counts its builds.
 """
 
 from __future__ import annotations
@@ -100,7 +99,7 @@ def _first_wrong_change(files: Files) -> Named:
         blame = verifier.first_wrong_change(lambda count: rewritten(model, applications[:count]), len(applications))
     sure = blame.first == blame.last
     return Named(
-        change=blame.first if sure else None, undecided=not sure, trials=blame.checks, words=blame.verification.reason
+        change=blame.first if sure else None, undecided=not sure, trials=blame.trials, words=blame.verification.reason
     )
 
 
