@@ -6,6 +6,7 @@ Two searches with the same digest may use each other's records; so what is not k
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -102,24 +103,40 @@ def model_address(path: Path, *, allow_external: bool = False) -> str:
         FileError: It cannot be read.
         BadModelError: It cannot be loaded, or its weights are missing, short or outside the folder.
     """
-    content = hashlib.blake2b(digest_size=_SIZE)
-    content.update(file_digest(path).encode())
-    model = load(path, allow_external=allow_external)
-    # What the file says of each weight is in its own digest; here its regions have an order, and each is read once.
-    regions = {
-        (tensor.path, tensor.offset or 0, tensor.nbytes)
-        for tensor in tensors_of(model)
-        if isinstance(tensor, ir.ExternalTensor)
-    }
-    files: dict[str | Path, WeightFile] = {}
-    places = sorted((Path(where).resolve(), offset, length) for where, offset, length in regions)
-    order = {where: number for number, where in enumerate(dict.fromkeys(place[0] for place in places))}
-    for where, offset, length in places:
-        file = files.setdefault(where, WeightFile(where))
-        content.update(f"{order[where]}:{offset}:{length}:".encode())
+    regions = _regions(path, allow_external)
+    content = hashlib.blake2b(file_digest(path).encode(), digest_size=_SIZE)
+    file: WeightFile | None = None
+    # Which tensor has which region is said in the model's file; here each is read once, by the names of their files.
+    for (location, offset, length), where in sorted(regions.items()):
+        if file is None or file.path != where:
+            file = WeightFile(where)
+        name = location.encode("utf-8", "surrogateescape")
+        content.update(b"%d:%s:%d:%d:" % (len(name), name, offset, length))
         for chunk in file.chunks(offset, length):
             content.update(chunk)
     return content.hexdigest()
+
+
+def files_of(path: Path, *, allow_external: bool = False) -> list[Path]:
+    """A model's file and the files of its weights, for who has to see whether they are there.
+
+    Raises:
+        FileError: It cannot be read.
+        BadModelError: It cannot be loaded, or its weights are missing, short or outside the folder.
+    """
+    return [path, *dict.fromkeys(where for _, where in sorted(_regions(path, allow_external).items()))]
+
+
+def _regions(path: Path, allow_external: bool) -> dict[tuple[str, int, int], Path]:
+    """(location in the model, first byte, bytes) of every weight outside a model's file, and the file it is in."""
+    model = load(path, allow_external=allow_external)
+    folder = path.parent.resolve()
+    found = {}
+    for tensor in tensors_of(model):
+        if isinstance(tensor, ir.ExternalTensor):
+            where = Path(tensor.path).resolve()
+            found[os.path.relpath(where, folder), tensor.offset or 0, tensor.nbytes] = where
+    return found
 
 
 def file_digest(path: Path) -> str:
