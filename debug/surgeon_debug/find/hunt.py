@@ -21,6 +21,8 @@ from surgeon_debug.search.subset import SmallestSubset
 from surgeon_debug.search.trial import Outcome
 
 _MOST_FAULTS = 16
+_CONTRIBUTION = 0.05  # the share of the failure's error that makes a fault one of its causes
+_ABOVE_REST = 3.0  # how much more than without any of them that must be
 _MOST_SINGLED_OUT = 8  # faults that are tried one at a time; each costs a compilation
 
 
@@ -196,13 +198,25 @@ class Hunt:
         questions = [self._everything - (repaired - one.elements) if repaired else one.elements for one in tried]
         with self._trials.step("verify") as step:
             outcomes = self._trials.ask_all(questions)
-            showing = [one for one, outcome in zip(tried, outcomes, strict=True) if outcome is not Outcome.CLEAN]
+            showing = [
+                one
+                for one, question, outcome in zip(tried, questions, outcomes, strict=True)
+                if outcome is not Outcome.CLEAN or self._contributes(question, repaired)
+            ]
             step.words = f"{len(showing)} of {len(tried)} show in the outputs with the others repaired"
         if not showing and not others and repaired:
             showing = self._together(accused, repaired)
         hidden = [one for one in tried if one not in showing]
         self.trail.guilty += sorted([*showing, *others], key=lambda one: min(one.elements))
         self.trail.latent += hidden
+
+    def _contributes(self, question: frozenset[int], repaired: frozenset[int]) -> bool:
+        """Whether the outputs are off by a good part of the failure, though not by as much as is wrong."""
+        errors = self._trials.errors
+        own, rest, whole = errors.get(question), errors.get(self._everything - repaired), self._seen.error
+        if own is None or whole is None or not repaired:
+            return False
+        return own > _CONTRIBUTION * whole and own > _ABOVE_REST * (rest or 0.0)
 
     def _together(self, accused: list[Found], repaired: frozenset[int]) -> list[Found]:
         """The smallest part of the accused that shows in the outputs, where none of them does by itself."""
