@@ -8,7 +8,7 @@ own values.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from surgeon_debug.piece_source import PieceSource
 
@@ -72,6 +72,17 @@ def share(source: PieceSource, inside: Collection[int]) -> Hybrid:
         known,
         outputs,
     )
+
+
+def unread(source: PieceSource, nodes: Sequence[int]) -> list[str]:
+    """Tensors that some nodes compute and that none of these nodes reads.
+
+    Args:
+        source: The model.
+        nodes: Positions of the nodes.
+    """
+    read = {name for i in nodes for name in source.nodes[i].reads} | source.non_tensors
+    return [name for i in nodes for name in source.nodes[i].writes if name not in read]
 
 
 def _levels(source: PieceSource, given: set[int]) -> list[int]:

@@ -14,7 +14,7 @@ import numpy as np
 from surgeon_debug.cell import Cell
 from surgeon_debug.feed_pieces import FedPiece, chain_piece
 from surgeon_debug.find.groundwork import Groundwork, given_outputs
-from surgeon_debug.find.hybrid import Hybrid, share
+from surgeon_debug.find.hybrid import Hybrid, share, unread
 from surgeon_debug.find.oracle import FailureKind, Signature, TrialRecord
 from surgeon_debug.find.signature import of_error, of_outputs
 from surgeon_debug.limits import Limits
@@ -149,9 +149,14 @@ class Lab:
         suspect = hybrid.suspect
         values = ground.values.of(suspect.reads, self.reference)
         shows = [name for name in suspect.shows if name not in ground.source.non_tensors or name in ground.outputs]
-        return hybrid, chain_piece(
-            suspect.nodes, suspect.reads, shows, values, hybrid.known & set(ground.source.producer)
-        )
+        if not shows and not self._by_values:
+            shows = unread(ground.source, suspect.nodes)  # or the engine is given nothing to fail at
+        settings = hybrid.known & ground.source.producer.keys()
+        piece = chain_piece(suspect.nodes, suspect.reads, shows, values, settings)
+        if len(elements) == len(ground.elements):
+            # The model as it is wants all its inputs, those that no node reads too.
+            piece = dataclasses.replace(piece, feeds=tuple(dict(sample) for sample in ground.feeds))
+        return hybrid, piece
 
     def _run(
         self, elements: frozenset[int], attempt: int, hybrid: Hybrid, piece: FedPiece, tally: _Tally
