@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,17 @@ class CulpritPiece:
         for tensor in copy.graph.initializer:
             del tensor.dims[:]
             tensor.dims.extend(kept[tensor.name].shape)
-        _declare(copy.graph, fed)
+        _declare(copy.graph.input, fed)
+        for output in copy.graph.output:
+            output.ClearField("type")
         return dataclasses.replace(self, model=copy, weights=kept, feeds=fed, expected=())
+
+    def with_expected(self, values: Sequence[Mapping[str, Value]]) -> CulpritPiece:
+        """The piece with what a right engine computes, which also tells the types of its outputs."""
+        copy = onnx.ModelProto()
+        copy.CopyFrom(self.model)
+        _declare(copy.graph.output, values)
+        return dataclasses.replace(self, model=copy, expected=tuple(values))
 
     def write(self, folder: Path, name: str = "model.onnx") -> Path:
         """Write the model with its weights; above 1 GB they go into ``NAME.data`` beside it.
@@ -264,24 +273,21 @@ def _name_nodes(model: onnx.ModelProto, titles: Sequence[str]) -> None:
         node.name = node.name or title
 
 
-def _declare(graph: onnx.GraphProto, feeds: Sequence[Mapping[str, Value]]) -> None:
-    """Make the declared inputs those of the values: types, dimensions where all samples agree."""
-    for declared in graph.input:
-        values = [sample.get(declared.name) for sample in feeds]
+def _declare(interface: Iterable[onnx.ValueInfoProto], samples: Sequence[Mapping[str, Value]]) -> None:
+    """Make declared inputs or outputs those of the values: types, dimensions where all samples agree."""
+    for declared in interface:
+        values = [sample.get(declared.name) for sample in samples]
         arrays = [value for value in values if isinstance(value, np.ndarray)]
         if len(arrays) != len(values) or not arrays or declared.type.WhichOneof("value") not in (None, "tensor_type"):
             continue
-        if len({array.ndim for array in arrays}) > 1:
-            continue
         made = declared.type.tensor_type
         made.elem_type = element_type_of(arrays[0])
-        before = [dim.dim_param for dim in made.shape.dim]
         made.ClearField("shape")
+        if len({array.ndim for array in arrays}) > 1:
+            continue
         made.shape.SetInParent()  # a scalar's shape is there and empty
         for i in range(arrays[0].ndim):
             dim = made.shape.dim.add()
             sizes = {array.shape[i] for array in arrays}
             if len(sizes) == 1:
                 dim.dim_value = sizes.pop()
-            elif i < len(before) and before[i]:
-                dim.dim_param = before[i]

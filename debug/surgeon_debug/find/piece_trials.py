@@ -113,7 +113,7 @@ class PieceTrials:
         seen = run_piece(piece, self._reference, self._folder, self._name())
         if seen.error is not None or any(name not in sample for sample in seen.values for name in piece.outputs):
             return None
-        return dataclasses.replace(piece, expected=seen.values)
+        return piece.with_expected(seen.values)
 
     def run(self, piece: CulpritPiece) -> tuple[Seen, PieceResult]:
         """Run the target once and judge it.

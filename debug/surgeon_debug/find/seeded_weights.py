@@ -167,7 +167,8 @@ def _random_floats(value: Array, rng: np.random.Generator) -> Array:
         if low >= 0.0 or high <= 0.0:
             # Reflected, not cut off: a heap of zeros would be another kind of tensor.
             drawn = np.copysign(drawn, 1.0 if low >= 0.0 else -1.0)
-        drawn = np.clip(drawn, low, high)
+        # Not clipped: the ends of the range are values of the original.
+        drawn = np.where((drawn <= low) | (drawn >= high), rng.uniform(low, high, value.shape), drawn)
         if bool((finite == np.round(finite)).all()):
             drawn = np.round(drawn)
         return np.asarray(drawn.astype(value.dtype))

@@ -90,8 +90,14 @@ def _worst_places(piece: CulpritPiece, seen: Sequence[Mapping[str, Value]]) -> d
 def _crop_all(
     piece: CulpritPiece, attempt: Attempt, focus: dict[str, tuple[int, ...]], steps: list[str]
 ) -> CulpritPiece:
-    fixed = settings_of(piece)
-    for group in axis_groups(piece, fixed):
+    groups = axis_groups(piece, settings_of(piece))
+    if len(groups) > 1:
+        points = {group: (at := _aim(group, focus) or 0, at + 1) for group in groups}
+        found = attempt(_cropped(piece, points))
+        if found is not None:
+            steps.append(f"all {len(groups)} axes that can be cropped to 1, the longest from {_longest(groups)}")
+            return found
+    for group in groups:
         if any(_length(piece, axis) != group.size for axis in group.members):
             continue  # an earlier crop has taken it along
         start, stop, smaller = _crop(piece, attempt, group, focus)
@@ -114,12 +120,11 @@ def _crop(
     piece: CulpritPiece, attempt: Attempt, group: AxisGroup, focus: Mapping[str, tuple[int, ...]]
 ) -> tuple[int, int, CulpritPiece]:
     """The smallest window found, and the piece with it."""
-    aims = [focus[name][axis] for name, axis in group.outputs if name in focus]
-    aim = aims[0] if aims and aims[0] < group.size else None
-    if aim is not None:
-        found = attempt(_cropped(piece, group, aim, aim + 1))
-        if found is not None:
-            return aim, aim + 1, found
+    aim = _aim(group, focus)
+    first = aim or 0
+    found = attempt(_cropped(piece, {group: (first, first + 1)}))
+    if found is not None:
+        return first, first + 1, found
     start, stop, best = 0, group.size, piece
     while stop - start > 1:
         half = (stop - start + 1) // 2
@@ -127,7 +132,9 @@ def _crop(
         if aim is not None and aim >= start + half:
             windows.reverse()
         for low, high in windows:
-            found = attempt(_cropped(piece, group, low, high))
+            if high - low == 1 and low == first:
+                continue
+            found = attempt(_cropped(piece, {group: (low, high)}))
             if found is not None:
                 start, stop, best = low, high, found
                 break
@@ -143,18 +150,27 @@ def _length(piece: CulpritPiece, axis: tuple[str, int]) -> int:
     return int(value.shape[place])
 
 
-def _cropped(piece: CulpritPiece, group: AxisGroup, start: int, stop: int) -> CulpritPiece:
-    axes: dict[str, list[int]] = {}
-    for name, axis in group.members:
-        axes.setdefault(name, []).append(axis)
+def _aim(group: AxisGroup, focus: Mapping[str, tuple[int, ...]]) -> int | None:
+    """The index along a group's axes where the error is largest; None if that is not known."""
+    aims = [focus[name][axis] for name, axis in group.outputs if name in focus]
+    return aims[0] if aims and aims[0] < group.size else None
+
+
+def _longest(groups: Sequence[AxisGroup]) -> int:
+    return max(group.size for group in groups)
+
+
+def _cropped(piece: CulpritPiece, windows: Mapping[AxisGroup, tuple[int, int]]) -> CulpritPiece:
+    """The piece with some groups of axes cropped, each to a window."""
+    slices: dict[str, dict[int, slice]] = {}
+    for group, (start, stop) in windows.items():
+        for name, axis in group.members:
+            slices.setdefault(name, {})[axis] = slice(start, stop)
 
     def part(name: str, value: Any) -> Any:
-        if name not in axes or not isinstance(value, np.ndarray):
+        if name not in slices or not isinstance(value, np.ndarray):
             return value
-        index = [slice(None)] * value.ndim
-        for axis in axes[name]:
-            index[axis] = slice(start, stop)
-        return np.ascontiguousarray(value[tuple(index)])
+        return np.ascontiguousarray(value[tuple(slices[name].get(axis, slice(None)) for axis in range(value.ndim))])
 
     feeds = [{name: part(name, value) for name, value in sample.items()} for sample in piece.feeds]
     return piece.changed(feeds=feeds, weights={name: part(name, array) for name, array in piece.weights.items()})
