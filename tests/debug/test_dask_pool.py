@@ -19,7 +19,7 @@ import pytest
 
 from surgeon_debug.find.dask_pool import DaskPool
 from surgeon_debug.find.remember import Remembering
-from surgeon_debug.find.worker_oracles import fingerprint
+from surgeon_debug.find.worker_oracles import sampled_digest
 from surgeon_debug.journal import Journal
 from surgeon_passes.errors import BadOptionError, EngineError
 from tests.debug.logged_oracle import WRONG, LoggedSpec, lines_of
@@ -167,7 +167,7 @@ def test_workers_must_see_the_same_files(tmp_path: Path, cluster: Any, monkeypat
     wait_for_workers(cluster)
     pool_of(spec, cluster, files=(tmp_path / "model.onnx",)).close()
     with monkeypatch.context() as patch:
-        patch.setattr("surgeon_debug.find.dask_pool.fingerprint", lambda path: "what only this machine sees")
+        patch.setattr("surgeon_debug.find.dask_pool.sampled_digest", lambda path: "what only this machine sees")
         with pytest.raises(BadOptionError, match=r"sees another file .*model\.onnx"):
             pool_of(spec, cluster, files=(tmp_path / "model.onnx",))
         with pytest.raises(BadOptionError, match=r"does not see .*other\.onnx"):
@@ -217,11 +217,11 @@ def test_without_the_package_it_says_what_to_install(tmp_path: Path, monkeypatch
         DaskPool(LoggedSpec(tmp_path / "log"), "tcp://localhost:1", Remembering("", Journal(None)))
 
 
-def test_a_fingerprint_tells_files_apart(tmp_path: Path) -> None:
+def test_a_sampled_digest_tells_files_apart(tmp_path: Path) -> None:
     path = tmp_path / "weights"
-    seen = {fingerprint(path)}
+    seen = {sampled_digest(path)}
     for content in (b"", b"a", b"b", b"a" * 3_000_000, b"a" * 2_999_999 + b"b", b"b" * 3_000_000):
         path.write_bytes(content)
-        seen.add(fingerprint(path))
+        seen.add(sampled_digest(path))
     assert len(seen) == 7
     assert "" in seen

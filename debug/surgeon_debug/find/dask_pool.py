@@ -21,7 +21,7 @@ from typing import Any
 from surgeon_debug.find.oracle import OracleSpec, TrialRecord
 from surgeon_debug.find.pool import LocalPool
 from surgeon_debug.find.remember import Remembering
-from surgeon_debug.find.worker_oracles import WorkerOracles, fingerprint
+from surgeon_debug.find.worker_oracles import WorkerOracles, sampled_digest
 from surgeon_passes.errors import BadOptionError, EngineError
 
 _PATIENCE = 10.0  # seconds for somebody to answer, and for a first worker to come
@@ -135,7 +135,7 @@ def _check_workers(client: Any, files: Sequence[Path]) -> None:
     """Make sure that all workers have this version and see these files."""
     ours = importlib.metadata.version("onnx-surgeon")
     paths = [path.absolute() for path in files]
-    right = [fingerprint(path) for path in paths]
+    right = [sampled_digest(path) for path in paths]
     for worker, found in client.run(_look(ours, [str(path) for path in paths]), on_error="return").items():
         if isinstance(found, BaseException):
             raise BadOptionError(f"the Dask worker {worker} cannot run onnx-surgeon: {found}") from found
@@ -166,9 +166,9 @@ def _look(ours: str, paths: list[str]) -> Callable[[], tuple[str, list[str]]]:
             return version, []
         from pathlib import Path
 
-        from surgeon_debug.find.worker_oracles import fingerprint
+        from surgeon_debug.find.worker_oracles import sampled_digest
 
-        return version, [fingerprint(Path(path)) for path in paths]
+        return version, [sampled_digest(Path(path)) for path in paths]
 
     return look
 

@@ -5,6 +5,7 @@ Records are kept in a journal under the content of the question, so they outlive
 
 from __future__ import annotations
 
+import array
 import contextlib
 import hashlib
 import threading
@@ -114,7 +115,7 @@ class Remembering:
         return self._once(key, str(key_parts[0]) if key_parts else "step", make)
 
     def _trial_key(self, elements: Iterable[int], attempt: int) -> str:
-        return _key("trial", self._address, ",".join(map(str, sorted(elements))), str(attempt))
+        return _key("trial", self._address, array.array("q", sorted(elements)).tobytes(), str(attempt))
 
     def _once(
         self,
@@ -170,9 +171,9 @@ def _record(found: Mapping[str, Any]) -> TrialRecord | None:
         return None
 
 
-def _key(*parts: str) -> str:
+def _key(*parts: str | bytes) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
-        data = part.encode("utf-8", "surrogatepass")
+        data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
         digest.update(b"%d:" % len(data) + data)
     return digest.hexdigest()

@@ -32,7 +32,7 @@ for package in packages:
 for entry in m.entry_points(group=group, name=name) if name else ():
     if entry.dist is not None:
         found[entry.dist.name] = entry.dist.version
-print(json.dumps(found))
+sys.stdout.write(json.dumps(found))
 """
 _PATIENCE = 60.0
 

@@ -72,7 +72,7 @@ class WorkerOracles:
             oracle.close()
 
 
-def fingerprint(path: Path) -> str:
+def sampled_digest(path: Path) -> str:
     """A digest of a file's size and of samples of its content, quick for any size; empty if there is no such file.
 
     It tells other weights of the same sizes from these, as their bytes differ everywhere.
