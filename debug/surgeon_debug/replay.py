@@ -107,12 +107,12 @@ def replay(
     with tempfile.TemporaryDirectory(prefix="surgeon-", ignore_cleanup_errors=True) as name:
         opened = open_bundle(Path(bundle), Path(name))
         limits = opened.document["limits"]
-        if timeout is None and limits["timeout"] is not None:
-            timeout = checked_timeout(limits["timeout"])
+        timeout = limits["timeout"] if timeout is None else timeout
+        timeout = None if timeout is None else checked_timeout(timeout)
         if timeout is None and opened.failure.signature.kind is FailureKind.HUNG:
             timeout = _HANG
-        if memory_cap is None and limits["memory_cap"] is not None:
-            memory_cap = checked_cap(int(limits["memory_cap"]))
+        memory_cap = limits["memory_cap"] if memory_cap is None else memory_cap
+        memory_cap = None if memory_cap is None else checked_cap(int(memory_cap))
         engine = _engine(opened, target, timeout, memory_cap, allow_code)
         notes: list[str] = []
         if target is None and opened.target.is_code:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from surgeon.version import __version__
 
 if TYPE_CHECKING:
-    from surgeon.api import compare, extract, load, rewrite, run, save, simplify, to_proto
+    from surgeon import find
+    from surgeon.api import compare, extract, load, replay, rewrite, run, save, simplify, to_proto
     from surgeon_passes.contract import Change, ChangeLog, Pass, option
     from surgeon_passes.errors import SurgeonError
     from surgeon_passes.recipe import Recipe
@@ -20,6 +21,7 @@ _HOMES = {
     "compare": "surgeon.api",
     "extract": "surgeon.api",
     "load": "surgeon.api",
+    "replay": "surgeon.api",
     "rewrite": "surgeon.api",
     "run": "surgeon.api",
     "save": "surgeon.api",
@@ -42,8 +44,10 @@ __all__ = [
     "__version__",
     "compare",
     "extract",
+    "find",
     "load",
     "option",
+    "replay",
     "rewrite",
     "run",
     "save",
@@ -53,6 +57,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "find":  # a module that holds one function for each kind of culprit
+        return importlib.import_module("surgeon.find")
     if name not in _HOMES:
         raise AttributeError(f"module 'surgeon' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOMES[name]), name)

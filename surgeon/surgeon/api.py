@@ -20,6 +20,8 @@ from surgeon_debug.feed_files import check_feeds, load_feeds
 from surgeon_debug.layers import DEFAULT_REFERENCE, RunnerLike, as_engine, compare_models
 from surgeon_debug.limits import Limits
 from surgeon_debug.pair import LayerOptions
+from surgeon_debug.replay import ReplayResult
+from surgeon_debug.replay import replay as replay_bundle
 from surgeon_debug.stage import staged
 from surgeon_debug.values import Feeds, Value
 from surgeon_passes import extract as extracting
@@ -246,4 +248,34 @@ def compare(
         save_reference=save_reference,
         timeout=timeout,
         memory_cap=memory_cap,
+    )
+
+
+def replay(
+    bundle: str | Path,
+    *,
+    target: str | None = None,
+    reference: str | None = None,
+    timeout: float | None = None,
+    memory_cap: int | None = None,
+    allow_code: bool = False,
+) -> ReplayResult:
+    """Run a bundle of ``find`` again, here; see :func:`surgeon_debug.replay.replay`.
+
+    Args:
+        bundle: The file.
+        target: The text of a runner to run instead of the bundle's own.
+        reference: The text of a runner that says what is expected, instead of the bundle.
+        timeout: Seconds for one prepare or one run; None for the bundle's own limit.
+        memory_cap: Bytes for the engine's process; None for the bundle's own limit.
+        allow_code: Execute a runner's file that is in the bundle, which is code of whoever made it.
+
+    Returns:
+        The result: ``.outcome`` is REPRODUCES, CLEAN or UNRESOLVED, ``.words`` says what happened.
+
+    Raises:
+        SurgeonError: The bundle cannot be read, needs code that was not allowed, or a runner does not do.
+    """
+    return replay_bundle(
+        bundle, target=target, reference=reference, timeout=timeout, memory_cap=memory_cap, allow_code=allow_code
     )

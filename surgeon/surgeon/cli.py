@@ -9,14 +9,15 @@ Exit codes: 0 done, 1 a finding (engines differ, a rewrite altered a value), 2 u
 
 from __future__ import annotations
 
-import importlib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
 
 import click
 
+from surgeon.lazy_group import LazyGroup
 from surgeon.version import __version__
 
 DONE, FINDING, BAD_INPUT, UNDECIDED = 0, 1, 2, 3
@@ -28,44 +29,19 @@ _COMMANDS = {
     "passes": "The catalogue of passes and recipes, with their options.",
     "run": "Run a model on an engine and show or save its outputs.",
     "compare": "Compare two engines, or two models, output by output or layer by layer.",
+    "find": "Name the culprit: the nodes to blame for a failure.",
+    "replay": "Run a bundle of 'find' again, here, and say whether it still fails.",
     "doctor": "What is installed, which engines work here, a self-test of each.",
     "demo": "The whole story on a small model, in under a minute.",
 }
 
 
-class _LazyGroup(click.Group):
-    """A group whose commands are known by name and imported when they are used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's signature)
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in _COMMANDS:
-            return None
-        module = importlib.import_module(f"surgeon.commands.{cmd_name}")
-        command = module.command
-        assert isinstance(command, click.Command)
-        # click wants the character; docstrings are raw and have a backslash and a b.
-        command.help = (command.help or "").replace("\\b\n", "\b\n")
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            import difflib
-
-            close = difflib.get_close_matches(args[0], _COMMANDS, n=1)
-            hint = f" Did you mean '{close[0]}'?" if close else " See 'surgeon --help'."
-            raise click.UsageError(f"there is no command '{args[0]}'.{hint}")
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
-
-
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(
+    cls=LazyGroup,
+    table=_COMMANDS,
+    prefix="surgeon.commands.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
 @click.version_option(__version__, prog_name="surgeon")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def surgeon(debug: bool) -> None:
@@ -101,8 +77,9 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     if debug:
         arguments = ["--debug", *(a for a in arguments if a != "--debug")]
+    typed = shlex.join(["surgeon", *arguments])
     try:
-        result = surgeon.main(args=arguments, prog_name="surgeon", standalone_mode=False)
+        result = surgeon.main(args=arguments, prog_name="surgeon", standalone_mode=False, obj=typed)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except (click.Abort, KeyboardInterrupt):

@@ -98,6 +98,7 @@ def limit_options(function: _F) -> _F:
     """The caller's own limits, instead of noise floors and tables."""
     file = click.Path(path_type=Path)
     for decorate in (
+        click.option("--postprocess", metavar="FILE.py:FUNCTION", help="What to compare instead of the outputs."),
         click.option(
             "--per-tensor",
             type=file,
@@ -115,13 +116,6 @@ def limit_options(function: _F) -> _F:
     ):
         function = decorate(function)
     return function
-
-
-def postprocess_option(function: _F) -> _F:
-    """--postprocess."""
-    return click.option("--postprocess", metavar="FILE.py:FUNCTION", help="What to compare instead of the outputs.")(
-        function
-    )
 
 
 def process_options(function: _F) -> _F:

@@ -37,7 +37,9 @@ def test_the_public_face_is_lazy_and_complete() -> None:
     subprocess.run([sys.executable, "-c", script], env=ENV, check=True)
 
 
-@pytest.mark.parametrize("command", ["inspect", "rewrite", "extract", "passes", "run", "compare", "doctor", "demo"])
+@pytest.mark.parametrize(
+    "command", ["inspect", "rewrite", "extract", "passes", "run", "compare", "find", "replay", "doctor", "demo"]
+)
 def test_every_command_has_help(surgeon: Type, command: str) -> None:
     said = surgeon(command, "--help")
     assert said.code == 0

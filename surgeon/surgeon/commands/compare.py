@@ -28,7 +28,6 @@ _FILE = click.Path(path_type=Path)
 @click.option("--seed", default=0, show_default=True, help="Seed of these inputs.")
 @options.dims_option
 @options.limit_options
-@options.postprocess_option
 @click.option("--against", type=_FILE, metavar="FILE", help="Values computed earlier, in the reference's place.")
 @click.option(
     "--save-reference", type=_FILE, metavar="FILE.golden", help="Keep what the reference computes, for --against."
