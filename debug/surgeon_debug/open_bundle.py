@@ -18,6 +18,7 @@ from surgeon_debug.bundle import SCHEMA
 from surgeon_debug.bundle_values import ValueReader
 from surgeon_debug.find.culprit_piece import DATA_SUFFIX
 from surgeon_debug.find.piece_failure import PieceFailure
+from surgeon_debug.find.seeded_weights import tensors_inside
 from surgeon_debug.packed_runner import PackedRunner
 from surgeon_debug.values import Value
 from surgeon_passes.errors import BadModelError, FileError
@@ -182,7 +183,8 @@ def _check_model(path: Path, folder: Path, feeds: list[dict[str, Value]], output
         proto = onnx.load(str(file), load_external_data=False)
     except BadModelError as error:
         raise BadModelError(f"the model in it cannot be used: {error.what}", where=str(path)) from error
-    for tensor in proto.graph.initializer:
+    inside = [tensor for _, tensor in tensors_inside(proto)]
+    for tensor in (*proto.graph.initializer, *inside):
         for entry in tensor.external_data:
             if entry.key == "location" and entry.value != f"model.onnx{DATA_SUFFIX}":
                 raise BadModelError("the model in it has weights outside the bundle", where=str(path))
