@@ -227,7 +227,10 @@ def _rewrite(draw: Draw) -> Planted | None:
     picked = [found[i] for i in draw.rng.permutation(len(found))[:200]]
     for i in draw.rng.permutation(len(picked))[:TRIES]:
         wrong = [{**a, "wrong": bool(j == i)} for j, a in enumerate(picked)]
-        values = values_of(RIGHT, rewritten(host.model, wrong), host.feeds)
+        try:
+            values = values_of(RIGHT, rewritten(host.model, wrong), host.feeds)
+        except Exception:  # noqa: BLE001  (wrong in a way that does not run at all: another one is drawn)
+            continue
         seen = worst_output(host.expected[0], values[0])
         if seen < MARGIN * draw.engine.limit:
             continue
