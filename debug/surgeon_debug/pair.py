@@ -147,15 +147,7 @@ class Pair:
         sized = _per_sample(layers, len(self._feeds[0]))
         segments = plan_segments(*sources, sized, self._budget(layers, options), options.segment)
         watch = self._watch()
-        judge = LayerJudge(
-            walkers[0],
-            walkers[1],
-            engine_precision=self._engines[1].precision,
-            limits=self._limits,
-            random=_random_tensors(*sources),
-            stacked={name: tensor.iteration_axes for name, tensor in self._inner.items() if tensor.stacked},
-            seed=seed,
-        )
+        judge = self._judge(walkers, sources, seed)
         seen: dict[str, None] = dict.fromkeys(name for name in self._names if not _computes(sources[0], name))
 
         def take(values: SegmentValues) -> None:
@@ -175,8 +167,7 @@ class Pair:
             progress=progress,
         )
         whole = self._runs_whole(options)
-        path = self._paths[1] if self._inner else (sources[1].write_whole() or self._paths[1])
-        walk.run((lambda: self._run_target(watch, path)) if whole else None)
+        walk.run((lambda: self._run_target(watch, sources[1])) if whole else None)
         watch.compare(_given(sources[0], self._names, self._feeds[0]), [{} for _ in self._feeds[0]])
         unobserved = {**judge.unobserved, **walk.unobserved, **dict(self._declined)}
         judged = [judge.results[layer.tensor] for layer in layers if layer.tensor in judge.results]
@@ -203,7 +194,19 @@ class Pair:
             return RecordedWalker(self._recorded, self._engines[0], sources[0], self._feeds[0]), target
         return Walker(self._engines[0], sources[0], self._feeds[0]), target
 
-    def _run_target(self, watch: WholeOutputs, path: Path) -> None:
+    def _judge(self, walkers: tuple[Walker, Walker], sources: tuple[PieceSource, PieceSource], seed: int) -> LayerJudge:
+        return LayerJudge(
+            walkers[0],
+            walkers[1],
+            engine_precision=self._engines[1].precision,
+            limits=self._limits,
+            random=_random_tensors(*sources),
+            stacked={name: tensor.iteration_axes for name, tensor in self._inner.items() if tensor.stacked},
+            seed=seed,
+        )
+
+    def _run_target(self, watch: WholeOutputs, source: PieceSource) -> None:
+        path = self._paths[1] if self._inner else (source.write_whole() or self._paths[1])
         engine, feeds = self._engines[1], self._feeds[1]
         watch.take(run_whole(engine, path, self._names, feeds, made_up=self._made_up))
         watch.note_second_run(engine.run(feeds[0]))

@@ -10,6 +10,7 @@ from typing import Any
 
 from surgeon_debug.find.census import Census, take_census
 from surgeon_debug.find.check_spec import CheckSpec
+from surgeon_debug.find.content_address import files_of
 from surgeon_debug.find.finding import Culprit, Finding, FindOutcome
 from surgeon_debug.find.found import Found
 from surgeon_debug.find.hunt import Examiners, Hunt, Trail
@@ -124,7 +125,8 @@ class NodeSearch:
         if self._wanted.workers and spec is not self._spec:
             from surgeon_debug.find.dask_pool import DaskPool
 
-            pool = DaskPool(spec, self._wanted.workers, remember)
+            files = files_of(spec.model, allow_external=spec.allow_external)
+            pool = DaskPool(spec, self._wanted.workers, remember, files=files)
         else:
             pool = LocalPool(spec, lanes, remember)
         self._remember = remember

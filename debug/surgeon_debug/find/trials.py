@@ -147,6 +147,7 @@ class Trials:
     def _chained(self, trial: Trial, attempts: int) -> Future[Outcome]:
         """The outcome of a trial, made again while it is clean."""
         outcome: Future[Outcome] = Future()
+        outcome.set_running_or_notify_cancel()  # whoever no longer needs it cannot take it back half way
 
         def begin(attempt: int) -> None:
             self._submit(trial.elements, attempt).add_done_callback(lambda done: take(done, attempt))
