@@ -76,7 +76,7 @@ class Cutter:
             step.words = f"alone it {_does(outcome)}"
         if outcome is Outcome.REPRODUCES:
             return CutResult(self._found(single, "cut"), last, "")
-        return self._window(order, last)
+        return self._window(order, last, alone_clean=outcome is Outcome.CLEAN)
 
     def _bisect(self, order: list[int]) -> Answer:
         with self._trials.step("cut") as step:
@@ -110,10 +110,11 @@ class Cutter:
             return CutResult(None, None, reason, tuple(place))
         return CutResult(self._found(failing[0], "cut"), next(iter(failing[0])), "")
 
-    def _window(self, order: list[int], last: int) -> CutResult:
+    def _window(self, order: list[int], last: int, *, alone_clean: bool) -> CutResult:
         within = frozenset(order[: order.index(last) + 1])
         with self._trials.step("window") as step:
-            answer = self._trials.search(WindowSearch(last, order, self._elements.neighbours, within=within))
+            search = WindowSearch(last, order, self._elements.neighbours, within=within, alone_clean=alone_clean)
+            answer = self._trials.search(search)
             step.words = answer.reason
             if answer.culprits and answer.certain:
                 titles = self._elements.titles(answer.culprits[0])
