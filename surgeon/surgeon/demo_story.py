@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +12,13 @@ import onnx
 from rich.console import Console
 from rich.markup import escape
 
-from surgeon import rewriting
+from surgeon import demo_engine, rewriting
 from surgeon.console import human_bytes
 from surgeon.demo_model import build_demo_model
 from surgeon.report.compare_report import print_comparison
+from surgeon.report.find_report import print_finding
 from surgeon_debug.comparison import Comparison
+from surgeon_debug.find.nodes import find_nodes
 from surgeon_debug.layers import compare_models
 from surgeon_passes.save import Weights
 
@@ -57,13 +61,14 @@ def tell(folder: Path, console: Console, *, seed: int) -> int:
             break
         console.print("   still wrong: what this layer computes does not fit into float16 either. Keep more:")
     repaired = _compare(console, small, fixed)
-    seconds = time.perf_counter() - started
     if repaired.verdict != "agree":
         console.print("the outputs still differ")
         return 3
-    console.print(
-        f"\n[bold]The outputs agree again.[/] {seconds:.1f} s; 'surgeon demo --keep FOLDER' leaves the models."
-    )
+    console.print("\n[bold]The outputs agree again.[/]")
+    if not _find(console, small):
+        return 3
+    seconds = time.perf_counter() - started
+    console.print(f"\n{seconds:.1f} s; 'surgeon demo --keep FOLDER' leaves the models and the engine.")
     return 0
 
 
@@ -106,6 +111,27 @@ def _compare(console: Console, one: Path, two: Path) -> Comparison:
                 f"   {result.verdict.value}: output {escape(result.tensor)}, {escape(result.judgement.reason)}"
             )
     return done
+
+
+def _find(console: Console, small: Path) -> bool:
+    """Hand the model to an engine with a bug; whether the one node that it hits is named."""
+    console.print("\n[bold]6. Now an engine with a bug,[/] which shows in one of the nodes. Who is it?")
+    engine = small.with_name("tiled.py")
+    shutil.copyfile(demo_engine.__file__, engine)
+    _say(console, f"surgeon find nodes {small.name} --target {engine.name}:Tiled")
+    found = find_nodes(small, target=f"{engine}:Tiled", reference=_REFERENCE)
+    print_finding(console, dataclasses.replace(found, model=small.name, target=f"{engine.name}:Tiled"))
+    hit = [node for node, columns in _products(small) if columns % demo_engine.TILE]
+    return [list(culprit.nodes) for culprit in found.culprits] == [hit]
+
+
+def _products(small: Path) -> Iterator[tuple[str, int]]:
+    """The products with constant weights, and how many columns these have."""
+    graph = onnx.load(str(small)).graph
+    columns = {weight.name: weight.dims[-1] for weight in graph.initializer if weight.dims}
+    for node in graph.node:
+        if node.op_type == "MatMul" and node.input[1] in columns:
+            yield node.name, columns[node.input[1]]
 
 
 def _wider(node: str) -> Iterator[str]:

@@ -21,12 +21,15 @@ def test_the_story_names_the_layer_and_repairs_it(surgeon: Type, tmp_path: Path,
     assert "The error starts at /blocks.2/mlp/fc1/MatMul" in said.out
     assert "verified: equal under onnxruntime on 2 samples" in said.out
     assert "The outputs agree again." in said.out
+    assert "culprit: node '/head/MatMul' (MatMul) computes wrongly under tiled.py:Tiled" in said.out
     kept = {n.name for n in onnx.load(str(tmp_path / "fixed.onnx")).graph.node if n.op_type != "Cast"}
     assert "/blocks.2/mlp/fc1/MatMul" in kept
     # What the story claims is in the files: the commands it shows say the same of them.
     small, half, fixed = (tmp_path / f"{name}.onnx" for name in ("small", "half", "fixed"))
     assert surgeon("compare", small, half, "--target", "reference").code == 1
     assert surgeon("compare", small, fixed, "--target", "reference").code == 0
+    engine = f"{tmp_path / 'tiled.py'}:Tiled"
+    assert surgeon("find", "nodes", small, "--target", engine, "--json").document["culprits"] == [["/head/MatMul"]]
 
 
 def test_the_model_is_what_an_exporter_writes() -> None:

@@ -24,8 +24,8 @@ def blocks() -> list[tuple[str, str]]:
     return [(found["command"], found["output"]) for found in BLOCK.finditer(README.read_text())]
 
 
-def test_the_readme_shows_all_three_jobs() -> None:
-    assert [command.split()[1] for command, _ in blocks()] == ["rewrite", "compare", "extract"]
+def test_the_readme_shows_all_jobs() -> None:
+    assert [command.split()[1] for command, _ in blocks()] == ["rewrite", "compare", "find", "replay", "extract"]
 
 
 def test_the_readme_tells_the_truth(

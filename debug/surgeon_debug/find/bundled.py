@@ -49,7 +49,10 @@ def with_bundle(
         notes.append(info.reason)
     elif len(named) > 1:
         notes.append(f"the bundle holds {culprit.nodes[0]}, one of {len(named)} culprits")
-    return dataclasses.replace(found, steps=(*found.steps, step), notes=tuple(notes), bundle=info.path)
+    made = dataclasses.replace(found, steps=(*found.steps, step), notes=tuple(notes), bundle=info.path)
+    if info.path and "--bundle" in found.advice:
+        made = dataclasses.replace(made, advice=f"attach {Path(info.path).name} to a bug report")
+    return made
 
 
 def _noted(found: Finding, note: str) -> Finding:

@@ -9,11 +9,11 @@ import click
 
 @click.command("demo")
 @click.option(
-    "--keep", type=click.Path(path_type=Path), metavar="FOLDER", help="Leave the models of the story in FOLDER."
+    "--keep", type=click.Path(path_type=Path), metavar="FOLDER", help="Leave the files of the story in FOLDER."
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the model's weights.")
 def command(keep: Path | None, seed: int) -> int:
-    """Simplify a small transformer, break it in float16, find the layer that broke, and repair it.
+    """Simplify a small transformer, break it in float16, repair the layer that broke; then name an engine's fault.
 
     Everything is computed while you watch: the model is built from a seed, the overflow is real. Offline.
     """
