@@ -56,8 +56,7 @@ def test_the_answer_comes_first_and_the_facts_after_it() -> None:
     facts = {line.split()[0]: " ".join(line.split()[1:]) for line in lines[2:10]}
     assert facts["measured"] == "introduces 0.31 relative L2, 2.5e+05 times what float32 explains"
     assert facts["computes"] == "conv_17_out"
-    assert facts["found"] == "run alone on the reference's values"
-    assert facts["alone"] == "the failure is there when it is all that the target computes"
+    assert facts["found"] == "alone it is wrong, on the reference's values"
     assert facts["without"] == "the model is right when it is all that the reference computes"
     assert "the model output logits differs: relative L2 0.31 is above 0.001" in text(FOUND)
     assert lines[-2].startswith("next: look at it alone: surgeon extract")
@@ -129,6 +128,8 @@ def test_several_culprits_are_a_table() -> None:
 
 def test_what_does_not_hold_is_said() -> None:
     found = text(made(dataclasses.replace(CULPRIT, alone=False, cured=False)))
+    cut = text(made(dataclasses.replace(CULPRIT, found_by="cut")))
+    assert "alone the failure is there when it is all that the target computes" in cut
     assert "alone no failure when it is all that the target computes" in found
     assert "without the model is still not right when it is all that the reference computes" in found
     untried = printed(made(dataclasses.replace(CULPRIT, alone=None, cured=None)))

@@ -33,7 +33,7 @@ _DEEDS = {
     FailureKind.CHECK: ("fails the check", "fail the check"),
 }
 _FOUND_BY = {
-    "census": "run alone on the reference's values",
+    "census": "alone it is wrong, on the reference's values",
     "cut": "by cutting the model",
     "window": "by shrinking a window: only together",
 }
@@ -133,7 +133,7 @@ def _facts(console: Console, culprit: Culprit) -> Iterator[tuple[str, str]]:
         names = [middle(name, room) for name in culprit.tensors[:_TENSORS]]
         yield "computes", _listed(names, len(culprit.tensors), room)
     yield "found", _FOUND_BY.get(culprit.found_by, plain(culprit.found_by))
-    if culprit.alone is not None:
+    if culprit.alone is False or (culprit.alone and culprit.found_by != "census"):  # a census has said it
         them = "they are" if several else "it is"
         fails = "the failure is there" if culprit.alone else "no failure"
         yield "alone", f"{fails} when {them} all that the target computes"
