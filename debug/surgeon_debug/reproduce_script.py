@@ -67,6 +67,12 @@ def child(result):
     """Runs the engine and keeps what it delivers."""
     bundle = json.loads((HERE / "bundle.json").read_text())
     found = {}
+    cap = bundle["limits"]["memory_cap"]
+    if cap:
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (int(cap), hard))
     try:
         prepare = engine()
         outputs = bundle["outputs"]
@@ -85,7 +91,9 @@ def child(result):
     except MemoryError as error:
         found = {"memory": str(error) or "MemoryError"}
     except Exception as error:
-        found = {"refused": f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"}
+        words = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+        lacks = any(part in words.lower() for part in ("bad_alloc", "out of memory", "allocate"))
+        found = {"memory" if lacks else "refused": words}
     Path(result).write_bytes(pickle.dumps(found))
     sys.stdout.flush()
     import os
@@ -233,6 +241,8 @@ def main():
     print(f"  {words[what]}: {content}")
     named = {"refused": "refused", "crashed": "crashed", "hung": "hung", "memory": "out of memory"}[what]
     there = named == kind and (what != "crashed" or not detail or detail == content)
+    if kind == "out of memory" and bundle["limits"]["memory_cap"]:
+        there = what in ("memory", "crashed")  # many engines end themselves when they are given no more
     print("the failure is there" if there else "it fails in another way")
     return 1 if there else 2
 
@@ -240,7 +250,7 @@ def main():
 if __name__ == "__main__":
     try:
         code = main()
-    except (OSError, KeyError, ValueError) as error:
+    except Exception as error:  # Python's own exit code would be 1, which stands for the failure
         print(f"cannot run: {type(error).__name__}: {error}")
         code = 2
     sys.exit(code)

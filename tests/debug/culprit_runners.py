@@ -19,13 +19,12 @@ class AtOperator:
 
     Args:
         op: The operator.
-        how: ``gain`` (its outputs come out multiplied), ``crash``, ``abort``, ``hang``, ``leave``, ``refuse``, or
-            ``once`` (crash, unless the file of that name is there).
+        how: ``gain`` (its outputs come out multiplied), ``crash``, ``abort``, ``hang``, ``leave``, ``refuse`` or
+            ``eat`` (all the memory there is).
         gain: The factor.
         least: Multiply only outputs whose last axis is at least so long.
         channel: Multiply only this index of axis 1; -1 for all.
         above: Multiply only where the sum of the first input is above this.
-        flag: A file.
     """
 
     def __init__(
@@ -36,10 +35,8 @@ class AtOperator:
         least: int = 0,
         channel: int = -1,
         above: float = float("-inf"),
-        flag: str = "",
     ) -> None:
         self.op, self.how, self.gain, self.least, self.channel, self.above = op, how, gain, least, channel, above
-        self.flag = flag
 
     def prepare(self, model_path: Path, outputs: Sequence[str]) -> None:
         model = onnx.load(str(model_path), load_external_data=False)
@@ -53,8 +50,12 @@ class AtOperator:
         self.outputs = [value.name for value in self.session.get_outputs() if value.name in outputs]
 
     def act(self) -> None:
-        if self.how == "crash" or (self.how == "once" and not Path(self.flag).exists()):
+        if self.how == "crash":
             ctypes.string_at(0)
+        if self.how == "eat":
+            kept = []
+            while True:
+                kept.append(np.ones(32 << 20, np.uint8))
         if self.how == "abort":
             os.abort()
         if self.how == "hang":

@@ -127,6 +127,16 @@ def test_an_engine_that_hangs(tmp_path: Path) -> None:
     assert "hangs" in said
 
 
+def test_an_engine_that_eats_all_memory(tmp_path: Path) -> None:
+    out = tmp_path / "culprit.zip"
+    signature = Signature(FailureKind.OUT_OF_MEMORY)
+    asked = request(perceptron(tmp_path), "op=Gemm,how=eat", signature, memory_cap=600 << 20, trials=2)
+    info = bundle_culprit(out, asked)
+    assert info.made, info.reason
+    code, said = reproduced(unpacked(out, tmp_path / "there"))
+    assert code == 1, said
+
+
 def test_a_node_that_does_not_fail_makes_no_bundle(tmp_path: Path) -> None:
     out = tmp_path / "culprit.zip"
     out.write_bytes(b"older")

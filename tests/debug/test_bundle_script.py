@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from surgeon_debug.bundle import Story, make_bundle
+from surgeon_debug.find import culprit_piece
 from surgeon_debug.find.culprit_piece import CulpritPiece
 from surgeon_debug.find.oracle import FailureKind, Signature
 from surgeon_debug.find.piece_failure import OutputRule, PieceFailure
@@ -128,7 +129,7 @@ def test_without_the_engine_it_cannot_run(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(folder / "reproduce.py")], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "cannot run: onnxruntime is not installed" in done.stdout
-    (folder / "bundle.json").unlink()
+    (folder / "bundle.json").write_text("[]")
     done = subprocess.run([sys.executable, str(folder / "reproduce.py")], capture_output=True, text=True, check=False)
     assert done.returncode == 2
 
@@ -191,3 +192,24 @@ def test_the_document_says_when_numbers_are_infinite(tmp_path: Path) -> None:
     with zipfile.ZipFile(out) as archive:
         assert json.loads(archive.read("bundle.json"))["failure"]["error"] == "inf"
     assert reproduced(out, tmp_path / "there")[0] == 1
+
+
+def test_large_weights_lie_beside_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(culprit_piece, "INSIDE_LIMIT", 5000)
+    weights = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    array = np.ones((2, 64), np.float32)
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    held = onnx.TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[64, 64])
+    graph = helper.make_graph(
+        [node], "g", [declared("x", [2, 64])], [onnx.ValueInfoProto(name="y")], [held]
+    )  # fmt: skip
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 21)])
+    piece = CulpritPiece(model, {"w": weights}, ({"x": array},), ("y",), ("MatMul(y)",)).changed()
+    out = tmp_path / "culprit.zip"
+    bundled(out, piece, 1.5 * (array @ weights), "onnxruntime:optimize=none")
+    with zipfile.ZipFile(out) as archive:
+        assert archive.getinfo("model.onnx.data").file_size == weights.nbytes
+        assert archive.getinfo("model.onnx").file_size < 1000
+    code, said = reproduced(out, tmp_path / "there")
+    assert code == 1, said
+    assert replay(out).outcome is Outcome.REPRODUCES
