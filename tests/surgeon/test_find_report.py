@@ -126,6 +126,14 @@ def test_several_culprits_are_a_table() -> None:
     assert "and 40 more" in text(many) and len(printed(many, 80)) <= 40
 
 
+def test_a_check_is_called_that() -> None:
+    culprit = dataclasses.replace(CULPRIT, kind=FailureKind.CHECK, found_by="cut")
+    found = made(culprit, signature=Signature(FailureKind.CHECK), target="./try.sh {model}")
+    assert printed(found)[0] == "culprit: node 'conv_17' (Conv) fails the check"
+    assert printed(found)[1].endswith("; check ./try.sh {model}")
+    assert printed(dataclasses.replace(found, culprits=(culprit, culprit)))[0].startswith("2 culprits by the check: ")
+
+
 def test_what_does_not_hold_is_said() -> None:
     found = text(made(dataclasses.replace(CULPRIT, alone=False, cured=False)))
     cut = text(made(dataclasses.replace(CULPRIT, found_by="cut")))

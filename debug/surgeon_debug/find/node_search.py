@@ -111,22 +111,22 @@ class NodeSearch:
     def _hunt(self, seen: Probe, trail: Trail, trials: list[Trials]) -> None:
         by_values = seen.signature is None or seen.signature.kind.by_values
         spec = self._spec if isinstance(self._spec, CheckSpec) else self._spec.following(by_values)
-        with self._trials(spec, self._wanted.jobs) as second:
+        with self._trials(spec, self._wanted.jobs, self._wanted.workers) as second:
             trials.append(second)
             second.followed = seen.signature
             examiners = self._examiners(second)
             Hunt(second, self._ground.elements, seen, examiners, trail).run()
 
     @contextlib.contextmanager
-    def _trials(self, spec: Spec, lanes: int) -> Iterator[Trials]:
+    def _trials(self, spec: Spec, lanes: int, workers: str | None = None) -> Iterator[Trials]:
         address = spec.address() if self._wanted.resume is not None or self._wanted.workers else "here"
         remember = Remembering(f"{address}/{getattr(spec, 'by_values', '')}", self._journal)
         pool: TrialPool
-        if self._wanted.workers and spec is not self._spec:
+        if workers:
             from surgeon_debug.find.dask_pool import DaskPool
 
             files = files_of(spec.model, allow_external=spec.allow_external)
-            pool = DaskPool(spec, self._wanted.workers, remember, files=files)
+            pool = DaskPool(spec, workers, remember, files=files)
         else:
             pool = LocalPool(spec, lanes, remember)
         self._remember = remember

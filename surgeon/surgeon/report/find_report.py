@@ -65,7 +65,8 @@ def _print_answer(console: Console, found: Finding) -> None:
         console.print(f"[bold red]culprit:[/] [bold]{_sentence(console, found, found.culprits[0])}[/]")
     elif found.culprits:
         each = "each alone is enough" if all(c.alone for c in found.culprits) else "each is to blame on its own"
-        console.print(f"[bold red]{len(found.culprits)} culprits[/] [bold]under {_target(console, found)}:[/] {each}")
+        under = "by the check" if _by_check(found) else f"under {_target(console, found)}"
+        console.print(f"[bold red]{len(found.culprits)} culprits[/] [bold]{under}:[/] {each}")
     elif found.latent:
         nodes = "1 latent fault" if len(found.latent) == 1 else f"{len(found.latent)} latent faults"
         console.print(f"[bold yellow]{nodes}:[/] the model's outputs are right, but not what is inside")
@@ -95,6 +96,10 @@ def _how(found: Finding, culprit: Culprit) -> str:
     return f" ({plain(short(detail, 40))})" if detail else ""
 
 
+def _by_check(found: Finding) -> bool:
+    return found.signature is not None and found.signature.kind is FailureKind.CHECK
+
+
 def _target(console: Console, found: Finding) -> str:
     return middle(found.target, max(24, console.width // 3)) or "the engine"
 
@@ -104,7 +109,8 @@ def _print_facts(console: Console, found: Finding) -> None:
     nodes = "1 node" if found.elements == 1 else f"{found.elements:,} nodes"
     sides = f"; reference {middle(found.reference, 60)}" if found.reference else ""
     model = middle(found.model, max(24, console.width // 2))
-    console.print(f"{model}: {nodes}, {samples}{sides}; target {middle(found.target, 60)}")
+    role = "check" if _by_check(found) else "target"
+    console.print(f"{model}: {nodes}, {samples}{sides}; {role} {middle(found.target, 60)}")
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style="dim", no_wrap=True, min_width=12)
     grid.add_column(overflow="fold")
