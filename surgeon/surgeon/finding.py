@@ -241,5 +241,10 @@ def _check_sides(request: Request) -> None:
     ):
         if given is not None:
             raise BadOptionError(f"with --check a command decides, and {option} does not matter", hint="give one")
+    if request.bundle is not None:
+        raise BadOptionError(
+            "a bundle holds no command, so --bundle does not go with --check",
+            hint="cut the culprit out with surgeon extract",
+        )
     if "{model}" not in request.check:
         raise BadOptionError("the command of --check is not told what to try", hint="write {model} where it belongs")

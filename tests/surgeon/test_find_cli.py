@@ -212,6 +212,7 @@ def test_a_check_of_ones_own(surgeon: Type, branched: Path) -> None:
     assert said.document["culprits"] == [["/right"]] and said.document["target"] == NEG
     said = surgeon("find", "nodes", branched, "--check", NEG)
     assert said.out.startswith("culprit: node '/right' (Neg) fails the check\n")
+    assert "next: cut it out" in said.out
 
 
 def test_a_check_that_needs_two_nodes_names_both(surgeon: Type, branched: Path) -> None:
@@ -425,6 +426,7 @@ TARGET = ["--target", ORT]
         (["m.onnx", "--check", "/nothing/here {model}"], "was not found"),
         (["m.onnx", *TARGET, "--postprocess", "nothing.py:f"], "nothing.py"),
         (["m.onnx", *CHECK, "--per-tensor", "l.toml"], "--per-tensor does not matter"),
+        (["m.onnx", *CHECK, "--bundle", "b.zip"], "a bundle holds no command"),
         (["m.onnx", "--check", "true"], "write {model}"),
         (["m.onnx", "--check", ""], "write {model}"),
         (["m.onnx", "--versions", sys.executable, "/etc/passwd"], "no interpreter"),

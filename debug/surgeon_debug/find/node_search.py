@@ -96,6 +96,7 @@ class NodeSearch:
                         step.words = _seen_words(seen)
                 if seen.unresolved:
                     trail.undecided = f"nobody can tell whether the model fails: {seen.unresolved}"
+                    trail.advice = "see by hand why the whole model cannot be judged"
                 else:
                     self._hunt(seen, trail, trials)
             except SearchStopped as error:
@@ -227,14 +228,16 @@ class NodeSearch:
             culprits=name(trail.guilty, False),
             latent=name(trail.latent, True),
             reason=reason,
-            advice=advice or ("" if not named else _next_step(trail)),
+            advice=advice or ("" if not named else _next_step(trail, self._by_command)),
             steps=tuple(step for one in trials for step in one.steps),
             notes=tuple(notes),
             rate=seen.failed / seen.runs if seen.flaky else None,
         )
 
 
-def _next_step(trail: Trail) -> str:
+def _next_step(trail: Trail, by_command: bool) -> str:
+    if by_command:
+        return "cut it out as a model of its own with surgeon extract --nodes"
     if any(found.kind is FailureKind.NOT_FINITE and "range" in found.reason for found in trail.guilty):
         return "keep these nodes in float32"
     return "put it into a file that replays anywhere with --bundle OUT.zip"
