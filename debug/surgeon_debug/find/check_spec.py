@@ -22,15 +22,16 @@ from typing import Any
 
 import numpy as np
 
-from surgeon_debug.feed_pieces import chain_piece
+from surgeon_debug.feed_pieces import FedPiece, chain_piece
 from surgeon_debug.find.content_address import content_address
 from surgeon_debug.find.groundwork import Groundwork, given_outputs, lay
-from surgeon_debug.find.hybrid import share
+from surgeon_debug.find.hybrid import share, unread
 from surgeon_debug.find.oracle import FailureKind, Signature, TrialRecord
+from surgeon_debug.find.own_file import OutputTypes, type_of, write_own_file
 from surgeon_debug.runners.catalogue import make_engine
 from surgeon_debug.runners.contract import Engine
 from surgeon_debug.values import Value
-from surgeon_passes.errors import BadOptionError
+from surgeon_passes.errors import BadOptionError, EngineError
 
 CANNOT_TELL = 125
 """The exit code of a command that cannot tell."""
@@ -149,6 +150,7 @@ class CheckOracle:
         self._ground, self._reference = ground, reference
         self._command, self._timeout = command, timeout
         self._process: subprocess.Popen[bytes] | None = None
+        self._types = OutputTypes(ground.source.model)
 
     def evaluate(self, elements: frozenset[int], attempt: int) -> TrialRecord:  # noqa: ARG002  each is as the first
         """Make a trial; see :class:`surgeon_debug.find.oracle.Oracle`.
@@ -165,12 +167,7 @@ class CheckOracle:
             written = self._write(elements, Path(folder))
             if written is None:
                 return TrialRecord(None)
-            model, files = written
-            try:
-                signature, words, unresolved = self._run(files)
-            finally:
-                if model != self._ground.path:
-                    model.unlink(missing_ok=True)
+            signature, words, unresolved = self._run(written)
         return TrialRecord(
             signature,
             unresolved,
@@ -191,27 +188,46 @@ class CheckOracle:
         if process is not None:
             _end(process)
 
-    def _write(self, elements: frozenset[int], folder: Path) -> tuple[Path, dict[str, Path]] | None:
+    def _write(self, elements: frozenset[int], folder: Path) -> dict[str, Path] | None:
         """The files that the command asks for; None if nothing reads what the elements compute."""
         ground = self._ground
         hybrid = share(ground.source, ground.elements.positions(elements))
         suspect = hybrid.suspect
-        if not suspect.shows:
+        shows = list(suspect.shows) or unread(ground.source, suspect.nodes)
+        if not shows:
             return None
-        values = ground.values.of(suspect.reads, self._reference)
-        settings = hybrid.known & ground.source.producer.keys()
-        piece = chain_piece(suspect.nodes, suspect.reads, suspect.shows, values, settings)
         whole = len(elements) == len(ground.elements)
-        model = ground.path if whole else ground.source.write(piece.cut)
+        fed: Sequence[Mapping[str, Value]] = ground.feeds
+        model = ground.path
+        if not whole:
+            values = ground.values.of(suspect.reads, self._reference)
+            settings = hybrid.known & ground.source.producer.keys()
+            piece = chain_piece(suspect.nodes, suspect.reads, shows, values, settings)
+            model, fed = self._own_file(piece, folder), piece.feeds
         files = {"model": model.absolute()}
         if "{inputs}" in self._command:
-            files["inputs"] = _save(folder / "inputs.npz", ground.feeds if whole else piece.feeds)
+            files["inputs"] = _save(folder / "inputs.npz", fed)
         if "{expected}" in self._command:
-            expected = ground.values.of(suspect.shows, self._reference)
+            expected = ground.values.of(ground.outputs if whole else shows, self._reference)
             if whole:
                 expected = [{**a, **b} for a, b in zip(given_outputs(ground), expected, strict=True)]
             files["expected"] = _save(folder / "expected.npz", expected)
-        return model, files
+        return files
+
+    def _own_file(self, piece: FedPiece, folder: Path) -> Path:
+        ground = self._ground
+        types = {name: known for name in piece.cut.outputs if (known := self._types.of(name)) is not None}
+        unknown = [name for name in piece.cut.outputs if name not in types]
+        with contextlib.suppress(EngineError):  # the reference may not be able to run the model at all, and need not
+            samples = ground.values.of(unknown, self._reference) if unknown else []
+            for name in unknown:
+                if (seen := type_of([sample[name] for sample in samples if name in sample])) is not None:
+                    types[name] = seen
+        written = ground.source.write(piece.cut)
+        try:
+            return write_own_file(written, folder, types)
+        finally:
+            written.unlink(missing_ok=True)
 
     def _run(self, files: Mapping[str, Path]) -> tuple[Signature | None, str, str]:
         command = _PLACEHOLDER.sub(lambda found: shlex.quote(str(files[found[1]])), self._command)

@@ -252,8 +252,23 @@ class Hunt:
             if outcome is Outcome.UNRESOLVED:
                 trail.notes.append(f"without the culprits nobody can tell: {self._why(self._everything - repaired)}")
                 break
+            if len(found) > 1 and not signature.kind.by_values and not self._trials.seen_clean:
+                self._blame_nobody(signature.kind)
+                return
         if accused:
             self._sort_out(accused, repaired)
+
+    def _blame_nobody(self, kind: FailureKind) -> None:
+        """Everything fails, whatever is in it: that says nothing about any node."""
+        trail = self.trail
+        trail.guilty.clear()
+        trail.cured = None
+        trail.undecided = "every part of the model that was tried fails, so no node is more to blame than another"
+        trail.advice = (
+            "see whether the command says good of any model, say of one with a single node"
+            if kind is FailureKind.CHECK
+            else "see whether the engine can run any model at all with surgeon doctor"
+        )
 
     def _sort_out(self, accused: list[Found], repaired: frozenset[int]) -> None:
         """Whether those that the census named show too, now that the others are known."""

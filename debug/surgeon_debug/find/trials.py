@@ -63,6 +63,8 @@ class Trials:
         """How often a question is asked before it counts as clean; more than once for flaky failures."""
         self.words: dict[frozenset[int], str] = {}
         """How trials failed, or why nobody can tell, as phrases."""
+        self.seen_clean = False
+        """Whether any trial was clean that had an element."""
         self.errors: dict[frozenset[int], float] = {}
         """Relative L2 errors of the worst output of trials."""
 
@@ -188,5 +190,7 @@ class Trials:
     def _note(self, elements: frozenset[int], record: TrialRecord, why: str) -> None:
         with self._lock:
             self.words[elements] = why or record.words
+            if elements and record.signature is None and not record.unresolved:
+                self.seen_clean = True
             if record.error is not None:
                 self.errors[elements] = record.error
