@@ -25,7 +25,9 @@ from surgeon_passes.graph import load
 from surgeon_passes.inner_tensor import InnerTensor
 from surgeon_passes.observe_bodies import Observed
 
-_SHARE_OF_MEMORY = 4
+SHARE_OF_MEMORY = 4
+"""The part of the memory that is left that a census takes unless the caller says otherwise, as a divisor."""
+
 _SEGMENT = 50_000  # nodes of one model; memory bounds it before
 _KINDS = {
     Verdict.WRONG: FailureKind.WRONG_NUMBERS,
@@ -135,7 +137,7 @@ def take_census(
     counted = CountingEngine(engines[0]), CountingEngine(engines[1])
     model = load(ground.path, allow_external=allow_external)  # showing what is inside bodies changes it
     options = LayerOptions(
-        memory=memory or memory_left() // _SHARE_OF_MEMORY,
+        memory=memory or memory_left() // SHARE_OF_MEMORY,
         whole=False,
         follow=False,
         repeats=repeats,
@@ -188,14 +190,19 @@ def _accused(
         seen = result.screen
         if kind is FailureKind.WRONG_NUMBERS and seen is not None and seen.special_mismatches:
             kind = FailureKind.NOT_FINITE
-        inside = f"{within.path}/{within.node}" if within is not None else ""
-        if within is not None and result.attribution is not None and result.attribution.onset:
-            inside = within.words(result.attribution.onset).rpartition(", tensor ")[0] or inside
+        inside = _place(within, result) if within is not None else ""
         one = Accused(position, result.tensor, kind, result.judgement.reason, inside, _badness(result), result.floor)
         # What is inside a node says more than the node.
         if position not in found or (inside and not found[position].inside):
             found[position] = one
     return tuple(found[position] for position in sorted(found))
+
+
+def _place(within: InnerTensor, result: TensorResult) -> str:
+    """The inner node, and the iteration in which it begins to be wrong."""
+    onset = result.attribution.onset if result.attribution is not None else ()
+    since = within.words(onset).rpartition(", tensor ")[0] if onset else ""
+    return f"{within.path}/{within.node} ({within.op_type})" + (f", first in {since}" if since else "")
 
 
 def _badness(result: TensorResult) -> float:

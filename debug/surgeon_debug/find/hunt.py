@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable
 
 from surgeon_debug.find.census import Accused, Census
+from surgeon_debug.find.census_or_cuts import census_first
 from surgeon_debug.find.cut import CutResult, Cutter
 from surgeon_debug.find.elements import Elements
 from surgeon_debug.find.found import Found
@@ -36,6 +37,8 @@ class Examiners:
     """The same on other inputs, where there are any."""
     shown: Callable[[], Shown] | None
     """Runs the suspect with every tensor shown."""
+    batches: int = 1
+    """How many models a census takes."""
 
 
 @dataclasses.dataclass
@@ -87,7 +90,7 @@ class Hunt:
         self._trials.repeats = self._seen.repeats
         accused: list[Found] = []
         unjudged = True
-        if self._examiners.census is not None and self._seen.signature.kind.by_values:
+        if self._examiners.census is not None and self._seen.signature.kind.by_values and self._census_pays():
             census = self._census(self._examiners.census)
             accused = [self._found(one) for one in census.accused]
             unjudged = bool(census.unjudged)
@@ -96,6 +99,13 @@ class Hunt:
         self._prove(accused)
         if self.trail.cured is False or not accused:
             self._cut_on(accused)
+
+    def _census_pays(self) -> bool:
+        batches = self._examiners.batches
+        if census_first(len(self._elements), batches, self._seen):
+            return True
+        self.trail.notes.append(f"to judge every node alone takes {batches} models, so the model was cut at once")
+        return False
 
     def _look_for_latent(self) -> None:
         """The outputs are right; nodes may be wrong all the same."""

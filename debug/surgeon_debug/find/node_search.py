@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from surgeon_debug.find.census import Census, take_census
+from surgeon_debug.find.census import SHARE_OF_MEMORY, Census, take_census
+from surgeon_debug.find.census_or_cuts import batches_of
 from surgeon_debug.find.check_spec import CheckSpec
 from surgeon_debug.find.content_address import files_of
 from surgeon_debug.find.finding import Culprit, Finding, FindOutcome
@@ -23,6 +24,7 @@ from surgeon_debug.find.shown import Shown, show_everything
 from surgeon_debug.find.trial_pool import TrialPool
 from surgeon_debug.find.trials import Trials
 from surgeon_debug.journal import Journal
+from surgeon_debug.memory_left import memory_left
 from surgeon_debug.search.budget import Budget
 from surgeon_debug.search.drive import SearchStopped
 from surgeon_debug.values import Feeds
@@ -156,7 +158,13 @@ class NodeSearch:
                     allow_external=spec.allow_external,
                 )
 
-        return Examiners(census if self._wanted.census else None, confirm if self._others else None, shown)
+        memory = self._wanted.memory or memory_left() // SHARE_OF_MEMORY
+        return Examiners(
+            census if self._wanted.census else None,
+            confirm if self._others else None,
+            shown,
+            batches_of(self._ground, memory),
+        )
 
     def _take_census(
         self, trials: Trials, spec: LabSpec, remember: Remembering, repeats: int, feeds: Sequence[Feeds] | None

@@ -37,6 +37,10 @@ class Probe:
     """Relative L2 of its worst output, over all runs."""
     unresolved: str = ""
     """Why nobody can tell what it does."""
+    build_seconds: float = 0.0
+    """What compiling it takes."""
+    run_seconds: float = 0.0
+    """What running it and judging its outputs takes."""
 
     @property
     def flaky(self) -> bool:
@@ -96,10 +100,18 @@ def _summary(records: list[TrialRecord]) -> Probe:
     error = max(errors, default=None)
     if not seen:
         unresolved = next((record.unresolved for record in records if record.unresolved), "")
-        return Probe(None, "", len(records), 0, error, unresolved)
+        return Probe(None, "", len(records), 0, error, unresolved, *_seconds(records))
     kind = seen.most_common(1)[0][0]
     example = next(record for record in records if record.signature is not None and record.signature.kind is kind)
     signature = example.signature
     assert signature is not None
     failed = sum(record.signature is not None and signature.matches(record.signature) for record in records)
-    return Probe(signature, example.words, len(records), failed, error)
+    return Probe(signature, example.words, len(records), failed, error, "", *_seconds(records))
+
+
+def _seconds(records: list[TrialRecord]) -> tuple[float, float]:
+    """Of one compilation, and of one run."""
+    runs = [record.seconds for record in records if not record.builds]
+    builds = [record.seconds for record in records if record.builds]
+    run = min(runs, default=0.0)
+    return max(0.0, min(builds, default=0.0) - run), run
