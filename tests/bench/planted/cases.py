@@ -48,6 +48,8 @@ class Spec:
     kind: str
     size: str
     network: str
+    turn: int = 0
+    """How many cases of its kind come before it, so that every variety of a kind has its turn."""
 
     @property
     def name(self) -> str:
@@ -112,7 +114,7 @@ def draw_specs(
         shares = np.array([_SHARES[s] for s in there])
         size = str(rng.choice(there, p=shares / shares.sum()))
         network = str(rng.choice(_WITH_BODIES if kind == BODY else networks(size)))
-        found.append(Spec(number, seed, kind, size, network))
+        found.append(Spec(number, seed, kind, size, network, sum(spec.kind == kind for spec in found)))
     return found
 
 
@@ -157,7 +159,7 @@ def _planted(spec: Spec, rng: np.random.Generator) -> tuple[str, Planted] | None
         seed=int(rng.integers(2**31)),
         optimize=optimize,
         precision=precision,
-        fused=float(rng.choice([0.3, 0.4, 0.5])),
+        fused=float(rng.choice([0.3, 0.4, 0.5, 0.6])),
         tactics=int(rng.integers(2, 41)),
     )
     engine = dataclasses.replace(engine, limit=limit_of(model, engine))
@@ -185,7 +187,7 @@ def _of_kind(spec: Spec, draw: Draw, ill: bool) -> Planted | None:
     rng = draw.rng
     match spec.kind:
         case "wrong kernel":
-            return kinds_values.wrong_kernel(draw, float(rng.choice([3, 30, 1000], p=[0.15, 0.4, 0.45])))
+            return kinds_values.wrong_kernel(draw, (1000.0, 30.0, 1000.0, 30.0, 1000.0, 30.0, 3.0)[spec.turn % 7])
         case "half precision":
             return kinds_values.half_precision(draw)
         case "off by one":
@@ -193,11 +195,11 @@ def _of_kind(spec: Spec, draw: Draw, ill: bool) -> Planted | None:
         case "masked NaN":
             return kinds_values.masked_nan(draw)
         case "flaky":
-            return kinds_values.flaky(draw, float(rng.choice([0.1, 0.3, 0.5])), rng.random() < 0.15)
+            return kinds_values.flaky(draw, (0.3, 0.5, 0.1)[spec.turn % 3], spec.turn % 7 == 4)
         case "crash" | "hang" | "refusal":
             return kinds_engine.ending(draw, spec.kind)
         case "fusion":
-            return kinds_engine.fusion(draw, int(rng.integers(2, 9)))
+            return kinds_engine.fusion(draw, (4, 2, 6, 3, 8, 5, 7)[spec.turn % 7])
         case "two faults":
             return kinds_engine.two_faults(draw)
         case "latent":
@@ -205,7 +207,7 @@ def _of_kind(spec: Spec, draw: Draw, ill: bool) -> Planted | None:
         case "tactic":
             return kinds_engine.tactic(draw)
         case "precision set":
-            return kinds_engine.precision_set(draw, int(rng.choice([1, 5, 20])))
+            return kinds_engine.precision_set(draw, (5, 1, 20)[spec.turn % 3])
         case "data dependent":
             return kinds_values.data_dependent(draw)
         case "body":

@@ -83,10 +83,11 @@ def _glass(net: Net, x: str, width: int, glasses: int) -> str:
             x = conv(net, x, width, width, 1, norm="none")
     with net.scope("middle"):
         x = _residual(net, _residual(net, x, width, 8, 1), width, 8, 1)
+    region = net.constant(np.zeros(0, np.float32), "region")  # some tools trip over an input that is left out
     scales = net.constant(np.array([1, 1, 2, 2], np.float32), "scales")
     for level in (1, 0):
         with net.scope(f"up.{level}"):
-            x = net.op("Resize", x, "", scales, mode="nearest", nearest_mode="floor")
+            x = net.op("Resize", x, region, scales, mode="nearest", nearest_mode="floor")
             x = net.op("Concat", x, skips[level], axis=1)
             x = conv(net, x, 2 * width, width, 1, norm="none")
             x = _residual(net, x, width, 8)

@@ -26,7 +26,7 @@ def reads_of(node: onnx.NodeProto) -> list[str]:
     return names
 
 
-def windows_of(graph: onnx.GraphProto, seed: int, rate: float) -> list[tuple[str, ...]]:
+def windows_of(graph: onnx.GraphProto, seed: int, rate: float, largest: int = LARGEST) -> list[tuple[str, ...]]:
     """Windows of two to eight nodes that are fused, each as the first outputs of its nodes in the graph's order.
 
     A tensor that one node reads and that is no output of the graph is an inner one if its name says so. Nodes joined by
@@ -37,6 +37,7 @@ def windows_of(graph: onnx.GraphProto, seed: int, rate: float) -> list[tuple[str
         graph: The model given to the engine, or a piece of it.
         seed: Decides which tensors are inner ones.
         rate: The share of tensors with one reader that are.
+        largest: Nodes in a window at most.
     """
     if rate <= 0.0:
         return []
@@ -52,12 +53,18 @@ def windows_of(graph: onnx.GraphProto, seed: int, rate: float) -> list[tuple[str
 
     for _, name, reader in sorted(_inner(graph, seed, rate)):
         a, b = root(place[name]), root(reader)
-        if a != b and size[a] + size[b] <= LARGEST:
+        if a != b and size[a] + size[b] <= largest:
             parent[a], size[b] = b, size[a] + size[b]
     groups: dict[int, list[str]] = {}
     for i, node in enumerate(graph.node):
         groups.setdefault(root(i), []).append(node.output[0])
     return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def lasting_windows_of(graph: onnx.GraphProto, seed: int, rate: float) -> list[tuple[str, ...]]:
+    """Windows that were not cut to size, and so are the same in every piece that has all their nodes."""
+    uncut = set(windows_of(graph, seed, rate, len(graph.node)))
+    return [window for window in windows_of(graph, seed, rate) if window in uncut]
 
 
 def _inner(graph: onnx.GraphProto, seed: int, rate: float) -> Iterable[tuple[float, str, int]]:

@@ -110,6 +110,20 @@ class Host:
         """The position of the node that computes a tensor."""
         return {name: i for i, node in enumerate(self.nodes) for name in node.output if name}
 
+    @functools.cached_property
+    def readers(self) -> dict[str, set[int]]:
+        """Positions of the nodes that read a tensor, in their bodies too."""
+        found: dict[str, set[int]] = {}
+        for i, node in enumerate(self.nodes):
+            for name in reads_of(node):
+                found.setdefault(name, set()).add(i)
+        return found
+
+    @functools.cached_property
+    def weights(self) -> dict[str, onnx.TensorProto]:
+        """Initializers by name."""
+        return {tensor.name: tensor for tensor in self.model.graph.initializer}
+
     def error(self, plan: EnginePlan) -> float:
         """The worst relative L2 error of any output in any sample; infinite for NaN, other shapes, other integers."""
         found = values_of(plan, self.model, self.feeds)
@@ -135,9 +149,13 @@ class Host:
         nodes = [self.nodes[i] for i in sorted(chosen)]
         made = {name for node in nodes for name in node.output}
         read = {name for node in nodes for name in reads_of(node)}
-        outside = {name for i, n in enumerate(self.nodes) if i not in chosen for name in reads_of(n)}
-        outside |= {info.name for info in graph.output}
-        out = [n for i in positions for n in self.nodes[i].output if n in outside and n in self.right]
+        shown = {info.name for info in graph.output}
+        out = [
+            name
+            for i in positions
+            for name in self.nodes[i].output
+            if name in self.right and (name in shown or not self.readers.get(name, set()) <= chosen)
+        ]
         feeds = {name: self.right[name] for name in sorted(read - made) if name in self.right}
         info = helper.make_tensor_value_info
         piece = helper.make_graph(
@@ -145,7 +163,7 @@ class Host:
             "piece",
             [info(name, element_type_of(value), value.shape) for name, value in feeds.items()],
             [info(name, element_type_of(self.right[name]), self.right[name].shape) for name in dict.fromkeys(out)],
-            [tensor for tensor in graph.initializer if tensor.name in read],
+            [self.weights[name] for name in sorted(read & set(self.weights))],
         )
         made_model = helper.make_model(piece, opset_imports=self.model.opset_import, ir_version=self.model.ir_version)
         return made_model, feeds
@@ -154,7 +172,9 @@ class Host:
         """What the healthy engine introduces at a node, but at least what rounding explains."""
         name = self.engine.precision or self.right[tensor].dtype.name
         healthy = self.alone(self.engine.healthy(), [self.place[tensor]])
-        return max(healthy, self.ground._lost_in_float32(tensor), _ROUNDING.get(name, 0.0))
+        piece, _ = self.piece([self.place[tensor]])
+        ground = Ground(PAIRS["float32"], piece, None, self.feeds[0], self.right, self.right)
+        return max(healthy, ground._lost_in_float32(tensor), _ROUNDING.get(name, 0.0))
 
 
 def _short(model: onnx.ModelProto) -> onnx.ModelProto:

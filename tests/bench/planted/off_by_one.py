@@ -58,11 +58,7 @@ def _by_attribute(node: onnx.NodeProto, attributes: dict[str, Any], shapes: Shap
     plain: dict[str, list[Edit]] = {
         "Resize": [setting(nearest_mode="ceil"), setting(coordinate_transformation_mode="half_pixel")],
         "ArgMax": [setting(select_last_index=1)],
-        "LeakyRelu": [setting(alpha=0.1)],
-        "Elu": [setting(alpha=0.9)],
         "GRU": [setting(linear_before_reset=1 - attributes.get("linear_before_reset", 0))],
-        "BatchNormalization": [setting(epsilon=0.1)],
-        "LayerNormalization": [setting(epsilon=0.1)],
         "Scan": [setting(scan_output_directions=[1 - d for d in attributes.get("scan_output_directions", [])])],
     }
     yield from (edit for edit in plain.get(node.op_type, []) if next(iter(edit["attributes"].values())) != [])

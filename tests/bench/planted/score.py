@@ -110,6 +110,11 @@ def by(
     return [(name, [s for s in scores if key(s) == name]) for name in names]
 
 
+def _network(score: Score) -> str:
+    """The family or architecture, whatever its size and precision."""
+    return score.spec.network.split(" ")[0].split("@")[0]
+
+
 def report(scores: Sequence[Score]) -> tuple[str, list[tuple[str, bool]]]:
     """All tables as text, and the targets with whether they are reached."""
     plain, hard = [s for s in scores if not s.hard], [s for s in scores if s.hard]
@@ -117,6 +122,7 @@ def report(scores: Sequence[Score]) -> tuple[str, list[tuple[str, bool]]]:
         [
             table("by kind", by(lambda s: s.spec.kind, plain, KINDS)),
             table("by size", by(lambda s: s.spec.size, plain, sizes())),
+            table("by network", by(_network, plain)),
             table(
                 "all",
                 [
