@@ -68,7 +68,7 @@ class Cutter:
             return CutResult(None, None, answer.reason or "no cut could be tried")
         place = sorted(answer.culprits[0])
         if len(place) > 1 or not answer.certain:
-            return self._close(place, answer)
+            return self._close(order, place, answer)
         last = place[0]
         single = frozenset([last])
         with self._trials.step("verify") as step:
@@ -96,8 +96,12 @@ class Cutter:
             return f"it begins with {titles[0]}"
         return f"it begins between {titles[0]} and {titles[-1]} ({len(titles)} nodes)"
 
-    def _close(self, place: list[int], answer: Answer) -> CutResult:
-        """Between two cuts nothing could be tried: try what lies between one by one."""
+    def _close(self, order: list[int], place: list[int], answer: Answer) -> CutResult:
+        """Between two cuts nothing could be tried: try what lies between one by one, then together with others.
+
+        Which is the last of those that fail together is not known. The last of the place will do where an engine
+        cannot take a part of what it fuses; else the search says that it cannot tell.
+        """
         reason = answer.reason or "cuts between could not be tried"
         if len(place) > _CLOSE:
             return CutResult(None, None, reason, tuple(place))
@@ -106,9 +110,17 @@ class Cutter:
             outcomes = self._trials.ask_all(singles)
             failing = [s for s, outcome in zip(singles, outcomes, strict=True) if outcome is Outcome.REPRODUCES]
             step.words = f"{len(failing)} of {len(singles)} fail alone"
-        if not failing:
+        if failing:
+            return CutResult(self._found(failing[0], "cut"), next(iter(failing[0])), "")
+        found = self._window(order, place[-1], alone_clean=outcomes[-1] is Outcome.CLEAN).found
+        if found is None:
             return CutResult(None, None, reason, tuple(place))
-        return CutResult(self._found(failing[0], "cut"), next(iter(failing[0])), "")
+        with self._trials.step("verify") as step:
+            outcome = self._trials.ask(found.elements - {place[-1]})
+            step.words = f"without the last of them it {_does(outcome)}"
+        if outcome is Outcome.REPRODUCES:
+            return CutResult(None, None, reason, tuple(place))
+        return CutResult(found, place[-1], "")
 
     def _window(self, order: list[int], last: int, *, alone_clean: bool) -> CutResult:
         within = frozenset(order[: order.index(last) + 1])
