@@ -16,7 +16,7 @@ import pytest
 
 from surgeon_debug.endings import Ending, EngineFailure
 from surgeon_debug.runners.catalogue import make_engine
-from tests.bench.planted.cases import DATA, HEALTHY, KINDS, REWRITE, Case, Spec, draw_specs, plant
+from tests.bench.planted.cases import DATA, HEALTHY, KINDS, REWRITE, Case, Spec, draw_specs, plant, read_case
 from tests.bench.planted.engine import MockEngine
 from tests.bench.planted.families import FAMILIES
 from tests.bench.planted.fusion import LARGEST, windows_of
@@ -263,6 +263,18 @@ def test_a_full_dump_cures_a_fusion_and_finds_a_large_fault(tmp_path: Path) -> N
     score = score_case(kernel, Files(kernel.write(tmp_path)), "first-over")
     assert score.culprits == 1
     assert score.named
+
+
+@pytest.mark.parametrize("kind", ["two faults", "masked NaN", DATA, REWRITE, HEALTHY])
+def test_a_case_that_is_written_is_read_again(kind: str, tmp_path: Path) -> None:
+    case = case_of(kind)
+    again = read_case(case.write(tmp_path))
+    assert again.spec == case.spec
+    assert again.planted.truth == case.planted.truth
+    ours, theirs = (json.dumps(one.planted.plan.to_json()["faults"]) for one in (again, case))
+    assert ours == theirs
+    assert again.planted.rewrites == case.planted.rewrites
+    assert len(again.planted.feeds) == len(case.planted.feeds)
 
 
 def test_answers_are_judged_as_they_deserve() -> None:

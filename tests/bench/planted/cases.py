@@ -92,6 +92,28 @@ class Case:
         return own
 
 
+def spec_of(folder: Path) -> Spec:
+    """What the case in a folder is."""
+    about = json.loads((folder / "truth.json").read_text())
+    return Spec(**{field.name: about[field.name] for field in dataclasses.fields(Spec)})
+
+
+def read_case(folder: Path) -> Case:
+    """The case that :meth:`Case.write` wrote to a folder of its own."""
+    about = json.loads((folder / "truth.json").read_text())
+    several = sorted((folder / "inputs").glob("*.npz"))
+    feeds = [dict(np.load(path)) for path in several or [folder / "inputs.npz"]]
+    rewrites = folder / "rewrites.json"
+    planted = Planted(
+        EnginePlan.read(folder / "plan.json"),
+        Truth.from_json(about["truth"]),
+        onnx.load(str(folder / "model.onnx")),
+        feeds,
+        json.loads(rewrites.read_text()) if rewrites.exists() else None,
+    )
+    return Case(spec_of(folder), planted)
+
+
 def draw_specs(
     count: int, seed: int, kinds: Sequence[str] | None = None, only_sizes: Sequence[str] | None = None
 ) -> list[Spec]:
@@ -184,7 +206,6 @@ def _precision(spec: Spec, rng: np.random.Generator, ill: bool) -> tuple[str, st
 
 
 def _of_kind(spec: Spec, draw: Draw, ill: bool) -> Planted | None:
-    rng = draw.rng
     match spec.kind:
         case "wrong kernel":
             return kinds_values.wrong_kernel(draw, (1000.0, 30.0, 1000.0, 30.0, 1000.0, 30.0, 3.0)[spec.turn % 7])

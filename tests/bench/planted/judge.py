@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 import signal
 import tempfile
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 import onnx
 
-from tests.bench.planted.cases import Case, Spec, plant
+from tests.bench.planted.cases import Case, Spec, plant, read_case
 from tests.bench.planted.tools import TOOLS, Files, Named, builds_and_runs
 from tests.bench.planted.truth import CHANGE, NOBODY, SEVERAL, Truth
 
@@ -66,6 +67,13 @@ def score_spec(spec: Spec, tool: str, timeout: int = 900) -> Score:
         return _failed(spec, 0, Truth(NOBODY), f"not planted: {type(error).__name__}: {error}")
     with tempfile.TemporaryDirectory(prefix="planted-") as folder:
         return score_case(case, Files(case.write(Path(folder))), tool, timeout)
+
+
+def score_folder(folder: Path, tool: str, timeout: int = 900) -> Score:
+    """Let a tool loose on a copy of a case that was written before, and judge."""
+    with tempfile.TemporaryDirectory(prefix="planted-") as scratch:
+        own = Path(shutil.copytree(folder, Path(scratch) / folder.name, ignore=shutil.ignore_patterns("engine.*")))
+        return score_case(read_case(own), Files(own), tool, timeout)
 
 
 def score_case(case: Case, files: Files, tool: str, timeout: int = 900) -> Score:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.bench.planted.cases import HEALTHY, KINDS, REWRITE, Spec, draw_specs
-from tests.bench.planted.judge import Score, ratio, score_spec
+from tests.bench.planted.cases import HEALTHY, KINDS, REWRITE, Spec, draw_specs, spec_of
+from tests.bench.planted.judge import Score, ratio, score_folder, score_spec
 from tests.bench.planted.models import sizes
 from tests.bench.planted.tools import TOOLS
 
@@ -29,17 +29,29 @@ ISOLABLE = ("wrong kernel", "half precision", "off by one", "tactic", "precision
 """Kinds whose culprit fails by itself, so that few builds are enough."""
 
 
-def run(specs: Sequence[Spec], tool: str, jobs: int, timeout: int) -> list[Score]:
-    """All scores in the order of the cases; what went wrong goes to standard error."""
+def run(specs: Sequence[Spec | Path], tool: str, jobs: int, timeout: int) -> list[Score]:
+    """All scores in the order of the cases; what went wrong goes to standard error.
+
+    Args:
+        specs: Cases that are planted on the way, or folders of cases.
+        tool: One of :data:`TOOLS`.
+        jobs: Processes.
+        timeout: Seconds for one case.
+    """
     scores = []
     started = time.perf_counter()
     with concurrent.futures.ProcessPoolExecutor(jobs) as pool:
-        futures = [pool.submit(score_spec, spec, tool, timeout) for spec in specs]
+        futures = [
+            pool.submit(score_folder, spec, tool, timeout)
+            if isinstance(spec, Path)
+            else pool.submit(score_spec, spec, tool, timeout)
+            for spec in specs
+        ]
         for spec, future in zip(specs, futures, strict=True):
             try:
                 score = future.result()
             except concurrent.futures.process.BrokenProcessPool as error:
-                raise SystemExit(f"a worker died at or after {spec.name}: {error}") from error
+                raise SystemExit(f"a worker died at or after {spec}: {error}") from error
             scores.append(score)
             if not score.exact or score.false:
                 print(_story(score), file=sys.stderr, flush=True)
@@ -158,11 +170,27 @@ def _targets(scores: Sequence[Score]) -> list[tuple[str, bool]]:
     ]
 
 
+def _asked(arguments: argparse.Namespace) -> list[Spec | Path]:
+    """The cases that are to be run."""
+    if arguments.folder is None:
+        specs = draw_specs(arguments.cases, arguments.seed, arguments.kinds, arguments.sizes)
+        found: list[tuple[Spec, Spec | Path]] = [(spec, spec) for spec in specs]
+    else:
+        paths = sorted(path.parent for path in arguments.folder.glob("*/truth.json"))
+        found = [(spec_of(path), path) for path in paths]
+        kinds, there = arguments.kinds or KINDS, arguments.sizes or sizes()
+        found = [(spec, path) for spec, path in found if spec.kind in kinds and spec.size in there]
+    if arguments.tool != "ours":  # the others name nodes
+        found = [(spec, one) for spec, one in found if spec.kind != REWRITE]
+    return [one for spec, one in found if arguments.only is None or spec.number in arguments.only]
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=320)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--folder", type=Path, help="cases that were made before, instead of --cases and --seed")
     parser.add_argument("--tool", choices=list(TOOLS), default="ours")
     parser.add_argument("--kinds", nargs="*", choices=KINDS)
     parser.add_argument("--sizes", nargs="*", choices=list(sizes()))
@@ -171,14 +199,10 @@ def main() -> None:
     parser.add_argument("--timeout", type=int, default=900, help="seconds for one case")
     parser.add_argument("--json", type=Path, help="write every score here")
     arguments = parser.parse_args()
-    specs = draw_specs(arguments.cases, arguments.seed, arguments.kinds, arguments.sizes)
-    if arguments.tool != "ours":  # the others name nodes
-        specs = [spec for spec in specs if spec.kind != REWRITE]
-    if arguments.only is not None:
-        specs = [spec for spec in specs if spec.number in arguments.only]
-    scores = run(specs, arguments.tool, arguments.jobs, arguments.timeout)
+    scores = run(_asked(arguments), arguments.tool, arguments.jobs, arguments.timeout)
     text, targets = report(scores)
-    print(f"{arguments.tool}, {len(scores)} cases of seed {arguments.seed}\n\n{text}\n")
+    whence = f"seed {arguments.seed}" if arguments.folder is None else str(arguments.folder)
+    print(f"{arguments.tool}, {len(scores)} cases of {whence}\n\n{text}\n")
     for sentence, good in targets:
         print(f"{'reached' if good else 'MISSED '}  {sentence}")
     if arguments.json:

@@ -55,6 +55,14 @@ class Truth:
         infinite = {k: "inf" for k, v in found.items() if isinstance(v, float) and math.isinf(v)}
         return {**found, **infinite}
 
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Truth:
+        """The truth that :meth:`to_json` described."""
+        floats = {field.name for field in dataclasses.fields(cls) if "float" in str(field.type)}
+        values = {k: float(v) if k in floats and v is not None else v for k, v in found.items()}
+        sets = {name: tuple(tuple(group) for group in found[name]) for name in ("culprits", "tensors")}
+        return cls(**{**values, **sets, "near": tuple(found["near"])})
+
 
 @dataclasses.dataclass(frozen=True)
 class Planted:
