@@ -320,7 +320,9 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
 
 def digest(model: ir.Model) -> str:
     """A SHA-256 over the graph and the content of every weight, wherever it is stored; hexadecimal."""
-    proto, taken = small_proto(model, lambda tensor: tensor.nbytes >= CUT_THRESHOLD)
+    # A small one in a file of its own is a name in the proto, and says nothing.
+    outside = (MappedTensor, ir.ExternalTensor)
+    proto, taken = small_proto(model, lambda tensor: tensor.nbytes >= CUT_THRESHOLD or isinstance(tensor, outside))
     content = hashlib.sha256(proto.SerializeToString(deterministic=True))
     for tensor in taken:
         for chunk in _chunks(tensor):

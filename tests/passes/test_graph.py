@@ -172,6 +172,17 @@ def test_text_format_is_read_and_written(tmp_path: Path) -> None:
         assert digest(load(tmp_path / name)) == digest(model)
 
 
+def test_digest_sees_a_small_weight_in_a_file_of_its_own(tmp_path: Path) -> None:
+    tensor = onnx.numpy_helper.from_array(np.arange(8, dtype=np.float32), "w")
+    model = model_with([tensor])
+    onnx.save_model(model, str(tmp_path / "a.onnx"), save_as_external_data=True, location="a.data", size_threshold=0)
+    before = digest(load(tmp_path / "a.onnx"))
+    data = bytearray((tmp_path / "a.data").read_bytes())
+    data[5] ^= 1
+    (tmp_path / "a.data").write_bytes(data)
+    assert digest(load(tmp_path / "a.onnx")) != before
+
+
 def test_digest_sees_one_bit_of_a_weight_and_not_its_place(tmp_path: Path) -> None:
     array = np.zeros((64, 64), np.float32)
     path = write(tmp_path / "a.onnx", model_with([onnx.numpy_helper.from_array(array, "w")]))
