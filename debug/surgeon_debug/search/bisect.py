@@ -22,7 +22,8 @@ class PrefixBisect:
 
     A cut that is UNRESOLVED moves no boundary. Others are tried instead, farther off the more of them fail to resolve,
     on the belief that such cuts come in stretches whose length may be of any order of magnitude; the ends of a stretch
-    are found in logarithmic time. After 2 log2 N + 8 of them in one interval the search gives up.
+    are found in logarithmic time. After 2 log2 N + 8 of them in one interval, cuts between two of them are not tried
+    any more; where nothing at all can be resolved the search ends after at most 4 log2 N + 8 trials.
 
     Args:
         order: The elements, each after those it needs.
@@ -110,7 +111,7 @@ class PrefixBisect:
             return False
         if self._high - self._low == 1:
             return True
-        return not self._flying() and (not self._open() or self._stuck())
+        return not self._flying() and not self._open()
 
     @property
     def answer(self) -> Answer:
@@ -150,19 +151,22 @@ class PrefixBisect:
     def _inside(self, cut: int) -> bool:
         return self._low < cut < self._high
 
-    def _open(self) -> bool:
-        tried = sum(map(self._inside, self._unresolved)) + len(self._flying())
-        return self._high - self._low - 1 > tried
+    def _walls(self) -> list[int]:
+        return sorted(filter(self._inside, self._unresolved))
 
-    def _stuck(self) -> bool:
-        return sum(map(self._inside, self._unresolved)) >= self._patience
+    def _open(self) -> bool:
+        """Whether a cut is left that is worth trying; after many in vain, only those outside of all of them are."""
+        walls = self._walls()
+        if len(walls) >= self._patience:
+            return walls[0] - self._low > 1 or self._high - walls[-1] > 1
+        return self._high - self._low - 1 > len(walls) + len(self._flying())
 
     def _pick(self, k: int) -> list[int]:
         flying = self._flying()
-        walls = sorted(filter(self._inside, self._unresolved))
+        walls = self._walls()
         if walls:
             picks: list[int] = []
-            while len(picks) < k and not self._stuck():
+            while len(picks) < k:
                 cut = self._around(walls, sorted([*flying, *picks]))
                 if cut is None:
                     break
@@ -179,10 +183,10 @@ class PrefixBisect:
 
     def _around(self, walls: Sequence[int], flying: Sequence[int]) -> int | None:
         """The cut that probably tells most, given those that could not be resolved."""
-        best, value = None, -1.0
+        best, value = None, 0.0
         marks = sorted([self._low, *walls, self._high])
         fences = [self._low, *flying, self._high]
-        between = 1 / (1 + len(walls)) ** 2
+        between = 1 / (1 + len(walls)) ** 2 if len(walls) < self._patience else 0.0
         for a, b in itertools.pairwise(marks):
             inner = a != self._low and b != self._high
             for cut in range(a + 1, b):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection, Iterable, Sequence
 
+from surgeon_debug.search.information import bits
+
 TAIL = 0.1
 """The share of windows larger than the limit; up to twice as large."""
 
@@ -75,6 +77,33 @@ def grow(
                 _add(element, window, ends, neighbours, allowed)
         found.append(frozenset(window))
     return found
+
+
+def even_split(
+    windows: Sequence[frozenset[int]], free: Collection[int], touchy: Collection[int]
+) -> tuple[frozenset[int], float]:
+    """What to leave out so that it is as likely to miss the window as to hit it.
+
+    Args:
+        windows: What the window may be, all equally likely.
+        free: What may be left out.
+        touchy: Those of it that may only be left out alone.
+
+    Returns:
+        The elements, and the chance that none of them is in the window.
+    """
+    share = {x: sum(x in window for window in windows) for x in free}
+    rare = sorted(free, key=lambda x: (share[x], x))
+    calm = [x for x in rare if x not in touchy]
+    choices = [frozenset([x]) for x in rare] + [frozenset(calm[:count]) for count in range(2, len(calm) + 1)]
+    best, value, chance = choices[0], -1.0, 0.5
+    for left in choices:
+        misses = sum(left.isdisjoint(window) for window in windows) / len(windows)
+        # Of two that tell as much, the single one proves its element if it comes out clean.
+        worth = bits(misses) + (0.05 if len(left) == 1 else 0.0)
+        if worth > value:
+            best, value, chance = left, worth, misses
+    return best, chance
 
 
 def _add(

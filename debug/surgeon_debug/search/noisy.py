@@ -11,6 +11,8 @@ from surgeon_debug.search.trial import Answer, Outcome, Trial
 
 RATES = (0.03, 0.05, 0.075, 0.1, 0.14, 0.19, 0.25, 0.32, 0.4, 0.5, 0.62, 0.75, 0.9, 0.98)
 """Shares of failing runs that are considered."""
+UNSEEN = 100
+"""Runs without a failure, after a place has become probable by exclusion alone, that end the search."""
 
 
 class NoisyBisect:
@@ -65,6 +67,7 @@ class NoisyBisect:
         self._blocked: set[int] = set()
         self._patience = 2 * math.ceil(math.log2(len(order))) + 8
         self._stuck = False
+        self._latest, self._unseen = 0, 0
 
     @property
     def rate(self) -> float:
@@ -80,7 +83,7 @@ class NoisyBisect:
         for trial in self._ledger.pending:
             belief = belief.likelier(self._cut(trial))
         while len(found) < k:
-            cut = belief.best_cut(self._attempts, self._blocked, self._price)
+            cut = self._choose(belief)
             if cut is None:
                 break
             attempt = self._attempts.get(cut, 0)
@@ -100,10 +103,14 @@ class NoisyBisect:
             self._blocked.add(cut)
         else:
             self._posterior.learn(cut, outcome is Outcome.REPRODUCES)
+            self._latest = max(self._latest, cut) if outcome is Outcome.REPRODUCES else self._latest
+        first, last = self._posterior.likeliest(self._blocked)
+        if self._probable and self._latest < last:
+            self._unseen += 1
         if not self._ledger.pending and not self._settled:
-            first, last = self._posterior.likeliest(self._blocked)
-            walled = self._posterior.best_cut(self._attempts, self._blocked, self._price) is None
-            self._stuck = walled or sum(first < cut < last for cut in self._blocked) > self._patience
+            probable = self._posterior.between(first, last) >= self._confidence and last - first > 1
+            crowded = sum(first < cut < last for cut in self._blocked) > self._patience
+            self._stuck = probable or crowded or self._unseen > UNSEEN or self._choose(self._posterior) is None
 
     @property
     def done(self) -> bool:
@@ -121,16 +128,28 @@ class NoisyBisect:
         if not self._settled:
             reason = "the search is not over"
             if self._stuck:
-                reason = "cuts in between could not be resolved"
+                seen = self._latest >= last
+                reason = "cuts in between could not be resolved" if seen else "the failure did not show"
             elif self._ledger.count >= self._most:
                 reason = f"no place became probable in {self._most} runs"
         culprit = frozenset(self._order[first:last])
         return Answer((culprit,), not reason, reason, confidence=probability, trials=self._ledger.count)
 
     @property
-    def _settled(self) -> bool:
+    def _probable(self) -> bool:
         first, last = self._posterior.likeliest(set())
-        return last - first == 1 and self._posterior.between(first, last) >= self._confidence
+        return self._posterior.between(first, last) >= self._confidence
+
+    @property
+    def _settled(self) -> bool:
+        return self._probable and self._latest >= self._posterior.likeliest(set())[1]
+
+    def _choose(self, belief: Posterior) -> int | None:
+        """The cut that tells most; once a place is probable that was never seen to fail, the cut that would show it."""
+        if self._probable:
+            _, last = self._posterior.likeliest(self._blocked)
+            return last if last not in self._blocked else None
+        return belief.best_cut(self._attempts, self._blocked, self._price)
 
     def _cut(self, trial: Trial) -> int:
         return len(trial.elements) - len(self._base)

@@ -127,9 +127,10 @@ class Posterior:
         if not blocked:
             return cuts
         found = [cut for cut in cuts if cut not in blocked]
-        if found or width == 1:
+        if width == 1 or any(cut < last for cut in found):
             return found
-        return [cut for cut in range(first + 1, last) if cut not in blocked][:STEPS]
+        free = [cut for cut in range(first + 1, last) if cut not in blocked]
+        return free[:: max(1, len(free) // STEPS)] + found
 
     def _divide(self, cut: int) -> None:
         """Make a cut an edge between blocks."""

@@ -91,10 +91,15 @@ class GeneralisedSplitting:
             part = self._next(k - len(found))
             if part is None:
                 break
-            trial = self._ledger.give(Trial(self._base | frozenset(part.elements)))
+            trial = Trial(self._base | frozenset(part.elements))
+            known = self._ledger.outcomes.get(trial.elements)
+            if known is not None:
+                # Elements whose guilt was taken over by others may come together again as they were once tried.
+                self._take(part, known)
+                continue
             part.flying = True
             self._tried[trial] = part
-            found.append(trial)
+            found.append(self._ledger.give(trial))
         return found
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
@@ -102,9 +107,11 @@ class GeneralisedSplitting:
         over = self.done
         self._ledger.take(trial, outcome)
         part = self._tried.pop(trial)
-        if over:
-            return
         part.flying = False
+        if not over:
+            self._take(part, outcome)
+
+    def _take(self, part: _Part, outcome: Outcome) -> None:
         if outcome is Outcome.REPRODUCES:
             self._blame(part)
         elif outcome is Outcome.CLEAN:

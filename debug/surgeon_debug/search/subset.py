@@ -84,8 +84,14 @@ class SmallestSubset:
             fresh = [elements for elements in sets if not self._ledger.busy(elements)]
             return [self._ledger.give(Trial(elements)) for elements in fresh[:k]]
         flying = [cut for cut in (self._cut(trial.elements) for trial in self._ledger.pending) if cut is not None]
-        cuts = spread(self._total, self._low, self._high, flying, k)
-        return [self._ledger.give(Trial(self._set(cut))) for cut in cuts]
+        sets = [self._set(cut) for cut in spread(self._total, self._low, self._high, flying, k)]
+        known = [elements for elements in sets if elements in self._ledger.outcomes]
+        if not known:
+            return [self._ledger.give(Trial(elements)) for elements in sets]
+        for elements in known:
+            self._narrow(elements, self._ledger.outcomes[elements])
+        self._settle()
+        return self.ask(k)
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
         """Take an outcome; one that is told late still counts, for what follows from it."""

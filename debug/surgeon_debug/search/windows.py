@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from surgeon_debug.search.growth import grow, reach
-from surgeon_debug.search.information import bits
+from surgeon_debug.search.growth import even_split, grow, reach
 from surgeon_debug.search.ledger import Ledger
 from surgeon_debug.search.subset import SmallestSubset
 from surgeon_debug.search.trial import Answer, Outcome, Trial
@@ -14,6 +14,17 @@ STRAYED = 0.05
 """The chance that the window is no connected one of about the size looked for."""
 DOUBT = 0.3
 """The chance of that at which it is asked."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Test:
+    """What a trial is made for."""
+
+    tried: frozenset[int]
+    left: frozenset[int]
+    """Neighbours of the needed elements that are left out."""
+    chance: float
+    """How likely it is to fail if the window is near."""
 
 
 class WindowSearch:
@@ -68,13 +79,14 @@ class WindowSearch:
         self._beside = {element: [x for x in neighbours(element) if x in within] for element in sorted(within)}
         distance = reach([last], self._neighbours, within)
         self._near = sorted(within, key=lambda x: (distance.get(x, len(order)), abs(place[x] - place[last]), place[x]))
+        self._distance, self._radius = distance, limit
         self._universe = frozenset(x for x in within if distance.get(x, len(order)) < limit)
         self._shown = within
         self._needed = [last]
         self._out: set[int] = set()
         self._groups: list[frozenset[int]] = []
         self._touchy: set[int] = set()
-        self._tests: dict[Trial, tuple[frozenset[int], float]] = {}
+        self._tests: dict[Trial, _Test] = {}
         self._strayed = 0.0 if self._universe == within else STRAYED
         self._ledger = Ledger()
         self._prune: SmallestSubset | None = None
@@ -94,20 +106,22 @@ class WindowSearch:
             if self._prune is not None:
                 found += self._ask_prune(self._prune, k - len(found))
                 break
-            trial = self._prove() if self._window is not None else self._next()
-            if trial is None:
+            test = self._prove() if self._window is not None else self._next()
+            if test is None or self._ledger.busy(test.tried):
                 break
-            known = self._ledger.outcomes.get(trial.elements)
+            known = self._ledger.outcomes.get(test.tried)
             if known is not None:
-                self._learn(trial.elements, *self._tests.pop(trial, (frozenset(), 1.0)), known)
-            else:
-                found.append(self._ledger.give(trial))
+                self._learn(test, known)
+                continue
+            trial = self._ledger.give(Trial(test.tried))
+            self._tests[trial] = test
+            found.append(trial)
         return found
 
     def tell(self, trial: Trial, outcome: Outcome) -> None:
         """Take an outcome."""
         self._ledger.take(trial, outcome)
-        left, chance = self._tests.pop(trial, (frozenset(), 1.0))
+        test = self._tests.pop(trial, None)
         if self._over:
             return
         if outcome is Outcome.REPRODUCES and len(trial.elements) < len(self._shown):
@@ -118,8 +132,8 @@ class WindowSearch:
             self._take_over(self._prune)
         elif self._window is not None:
             self._settle()
-        else:
-            self._learn(trial.elements, left, chance, outcome)
+        elif test is not None:
+            self._learn(test, outcome)
 
     @property
     def done(self) -> bool:
@@ -142,9 +156,9 @@ class WindowSearch:
 
     # --- growing
 
-    def _next(self) -> Trial | None:
+    def _next(self) -> _Test | None:
         """The trial that tells most, given those under way."""
-        flying = frozenset().union(*(left for left, _ in self._tests.values()))
+        flying = frozenset().union(*(test.left for test in self._tests.values()))
         busy = bool(self._tests)
         whole = self._universe
         if self._strayed > DOUBT and whole not in self._ledger.outcomes and not self._ledger.busy(whole):
@@ -157,12 +171,12 @@ class WindowSearch:
         free = [x for x in edge if x not in flying]
         alone = frozenset(self._needed)
         if not edge and not self._groups:
-            return None if busy or self._ledger.busy(alone) else Trial(alone)
+            return None if busy else _Test(alone, frozenset(), 1.0)
         if not free:
             return None
         return self._leave_out(free, edge, allowed, busy)
 
-    def _leave_out(self, free: list[int], edge: list[int], allowed: Collection[int], busy: bool) -> Trial | None:
+    def _leave_out(self, free: list[int], edge: list[int], allowed: Collection[int], busy: bool) -> _Test | None:
         """Choose neighbours to leave out, or the needed elements alone if they are probably all."""
         alone = frozenset(self._needed)
         windows = grow(
@@ -178,35 +192,20 @@ class WindowSearch:
         if alone not in self._ledger.outcomes and not busy and not self._groups and not self._ledger.busy(alone):
             complete = sum(window == alone for window in windows) / len(windows)
             if first or complete >= 0.5:
-                trial = Trial(alone)
-                self._tests[trial] = (frozenset(edge), complete)
-                return trial
+                return _Test(alone, frozenset(edge), complete)
         elif alone in self._ledger.outcomes:
             windows = [window for window in windows if window != alone] or windows
-        share = {x: sum(x in window for window in windows) / len(windows) for x in free}
-        free.sort(key=lambda x: (share[x], x))
-        choices = [frozenset([x]) for x in free]
-        calm = [x for x in free if x not in self._touchy]
-        choices += [frozenset(calm[:count]) for count in range(2, len(calm) + 1)]
-        best, value, chance = choices[0], -1.0, 0.5
-        for left in choices:
-            fails = sum(left.isdisjoint(window) for window in windows) / len(windows)
-            # Of two that tell as much, the single one proves its element if it comes out clean.
-            worth = bits(fails) + (0.05 if len(left) == 1 else 0.0)
-            if worth > value:
-                best, value, chance = left, worth, fails
-        return self._test(best, chance)
+        return self._test(*even_split(windows, free, self._touchy))
 
-    def _halve(self, group: frozenset[int]) -> Trial:
+    def _halve(self, group: frozenset[int]) -> _Test:
         half = sorted(group)[: 1 if group & self._touchy else (len(group) + 1) // 2]
         return self._test(frozenset(half), 1 - len(half) / len(group))
 
-    def _test(self, left: frozenset[int], chance: float) -> Trial:
-        trial = Trial(self._universe - self._out - left)
-        self._tests[trial] = (left, chance)
-        return trial
+    def _test(self, left: frozenset[int], chance: float) -> _Test:
+        return _Test(self._universe - self._out - left, left, chance)
 
-    def _learn(self, tried: frozenset[int], left: frozenset[int], chance: float, outcome: Outcome) -> None:
+    def _learn(self, test: _Test, outcome: Outcome) -> None:
+        tried, left = test.tried, test.left
         alone = tried == frozenset(self._needed)
         if outcome is Outcome.UNRESOLVED:
             self._puzzle(left, alone)
@@ -219,13 +218,13 @@ class WindowSearch:
             self._out |= left
             self._out |= (self._universe - self._out) - self._allowed().keys()
         elif tried == self._universe:
-            self._fall_back(self._within, len(self._universe) - 1)
+            self._widen()
             return
         elif alone and not left:
             self._fall_back(self._shown, 0)
             return
         else:
-            likely = max(1 - chance, 1e-3)
+            likely = max(1 - test.chance, 1e-3)
             self._strayed = self._strayed / (self._strayed + (1 - self._strayed) * likely)
             self._groups.append(left)
         self._conclude()
@@ -271,10 +270,10 @@ class WindowSearch:
             parts = [part for part in parts if part != {self._last}]
         return [part for part in parts if not self._ledger.seen_clean(part)]
 
-    def _prove(self) -> Trial | None:
+    def _prove(self) -> _Test | None:
         for part in self._doubtful():
             if part not in self._ledger.outcomes and not self._ledger.busy(part):
-                return Trial(part)
+                return _Test(part, frozenset(), 0.0)
         return None
 
     def _settle(self) -> None:
@@ -296,6 +295,18 @@ class WindowSearch:
             self._reason = f"whether {len(left)} of the elements are needed could not be resolved"
 
     # --- when the window is no such window
+
+    def _widen(self) -> None:
+        """All near elements together are clean: begin again with those up to twice as far."""
+        clean = len(self._universe) - 1
+        self._radius, self._limit = 2 * self._radius, 2 * self._limit
+        self._universe = frozenset(x for x, far in self._distance.items() if far < self._radius)
+        self._needed, self._out, self._groups = [self._last], set(), []
+        if len(self._universe) - 1 == clean:
+            self._fall_back(self._within, clean)
+            return
+        self._tests = {}
+        self._strayed = 0.0 if self._universe == self._within else 0.5
 
     def _fall_back(self, failing: frozenset[int], clean: int) -> None:
         """Look for any smallest set, the nearest elements first."""
