@@ -271,6 +271,16 @@ def test_a_users_file_with_options_and_rest() -> None:
     assert isinstance(runner, Runner)
 
 
+def test_the_value_of_an_option_may_be_a_python_file() -> None:
+    found, _ = parse_runner("onnxruntime:library=/x/ops.py,threads=1")
+    assert (found.name, found.file, dict(found.options)) == (
+        "onnxruntime",
+        "",
+        {"library": "/x/ops.py", "threads": "1"},
+    )
+    assert parse_runner("./mine.py:key=1")[0].file == "./mine.py"
+
+
 def test_a_users_file_that_cannot_be_imported(tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text("import nothing_of_that_name")
     with pytest.raises(BadOptionError, match=r"bad\.py: cannot be imported.*nothing_of_that_name"):

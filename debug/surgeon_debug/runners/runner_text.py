@@ -12,6 +12,7 @@ from typing import Any
 from surgeon_passes.errors import BadOptionError
 from surgeon_passes.spec import parse_size, split_spec, unquote
 
+_BY_NAME = re.compile(r"^[\w-]+:[\w.-]+=")  # the value of an option may be the path of a Python file
 _IN_FILE = re.compile(r"^(?P<path>.+?\.py)(?::(?P<name>[A-Za-z_]\w*))?(?P<options>:.*)?$", re.DOTALL)
 
 
@@ -55,7 +56,7 @@ def parse_runner(text: str) -> tuple[RunnerText, Confines]:
     Raises:
         BadOptionError: The text follows neither form, or one of those three makes no sense.
     """
-    in_file = _IN_FILE.match(text)
+    in_file = None if _BY_NAME.match(text) else _IN_FILE.match(text)
     if in_file:
         name, file = in_file["name"] or "", in_file["path"]
         options = split_spec(f"x{in_file['options'] or ''}")[1]
