@@ -12,6 +12,7 @@ import pytest
 from surgeon_debug.feeds import make_feeds
 from surgeon_debug.runners.catalogue import make_engine
 from surgeon_debug.runners.contract import Engine, Runner, words_of
+from surgeon_debug.runners.runner_text import parse_runner
 from surgeon_debug.runners.self_test import available_runners, self_test
 from surgeon_debug.values import normalise
 from surgeon_passes.errors import BadOptionError, EngineError
