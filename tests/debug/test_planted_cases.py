@@ -17,10 +17,10 @@ import pytest
 from surgeon_debug.endings import Ending, EngineFailure
 from surgeon_debug.runners.catalogue import make_engine
 from tests.bench.planted.cases import DATA, HEALTHY, KINDS, REWRITE, Case, Spec, draw_specs, plant, read_case
-from tests.bench.planted.engine import MockEngine
+from tests.bench.planted.engine import MockEngine, worst_output
 from tests.bench.planted.families import FAMILIES
 from tests.bench.planted.fusion import LARGEST, windows_of
-from tests.bench.planted.host import RIGHT, Host, values_of, worst_output
+from tests.bench.planted.host import RIGHT, Host, values_of
 from tests.bench.planted.judge import judge, score_case
 from tests.bench.planted.make import write_engine
 from tests.bench.planted.models import build, networks, sizes
