@@ -153,7 +153,7 @@ class Hunt:
 
     def _is_rounding(self, census: Census) -> bool:
         """Whether the failure is there with nothing fused, and no node wrong: then it is what rounding adds up to."""
-        if self._examiners.shown is None or self._seen.flaky:
+        if self._examiners.shown is None or self._seen.flaky or census.exact:
             return False
         with self._trials.step("shown") as step:
             shown = self._examiners.shown()
