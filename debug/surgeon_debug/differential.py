@@ -64,10 +64,14 @@ class Walker:
             return [{} for _ in self.held]
         piece = chain_piece(part.nodes, part.reads, part.shows, self.held)
         found = self.run(piece)
-        for name, value in found[0].items():
+        self.see_types(found[0])
+        return found
+
+    def see_types(self, values: Mapping[str, Value]) -> None:
+        """Note the element types of values of this side."""
+        for name, value in values.items():
             if isinstance(value, np.ndarray):
                 self.types[name] = value.dtype
-        return found
 
     def run(self, piece: FedPiece) -> list[Values]:
         """Prepare a piece and run every sample."""
@@ -270,6 +274,8 @@ class Differential:
                 refused[batch[0]] = str(error)
                 continue
             lost |= piece.lost
+            if not self._follows:
+                target.see_types(values[0])
             for sample, found in zip(isolated, values, strict=True):
                 sample.update(found)
 

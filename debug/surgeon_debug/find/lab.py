@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from surgeon_debug.cell import Cell
+from surgeon_debug.endings import EngineFailure
 from surgeon_debug.feed_pieces import FedPiece, chain_piece
 from surgeon_debug.find.groundwork import Groundwork, given_outputs
 from surgeon_debug.find.hybrid import Hybrid, share, unread
@@ -23,6 +25,8 @@ from surgeon_debug.user_functions import Postprocess
 from surgeon_debug.values import Value, kind_of, numpy_dtype
 from surgeon_debug.whole_run import OutputRules, WholeOutputs
 from surgeon_passes.errors import EngineError
+
+_PIECE = re.compile(r"\S*piece-\d+\.onnx")
 
 Values = dict[str, Value]
 
@@ -62,6 +66,7 @@ class Lab:
         self.reference, self.target = engines
         self._limits, self._postprocess, self._by_values = limits, postprocess, by_values
         self._give_back = give_back
+        self._aborted = False
         model = self.ground.source.model
         self._types = {
             value.name: numpy_dtype(value.dtype.value)
@@ -74,10 +79,14 @@ class Lab:
 
     def close(self) -> None:
         """Give the engines back."""
+        if self._aborted:
+            for engine in (self.reference, self.target):
+                engine.close()  # it starts anew when it is prepared
         self._give_back((self.reference, self.target))
 
     def abort(self) -> None:
         """End what the engines are doing, from another thread; the trial under way fails."""
+        self._aborted = True
         for engine in (self.reference, self.target):
             if isinstance(engine.runner, Cell) and engine.runner.pid:
                 with contextlib.suppress(ProcessLookupError):
@@ -134,10 +143,14 @@ class Lab:
         """
         if self._truth is None:
             ground = self.ground
-            ground.values.hold(ground.outputs, self.reference)
-            computed = ground.values.of(
-                [name for name in ground.outputs if name in ground.source.producer], self.reference
-            )
+            names = [name for name in ground.outputs if name in ground.source.producer]
+            try:
+                ground.values.hold(names, self.reference)
+                computed = ground.values.of(names, self.reference)
+            except EngineFailure as error:
+                what = f"the reference cannot run the model: {_PIECE.sub(ground.path.name, error.what)}"
+                hint = error.hint or "give inputs that fit with --feeds or --dims, or another --reference"
+                raise EngineFailure(what, ending=error.ending, hint=hint) from error
             self._truth = [{**a, **b} for a, b in zip(given_outputs(ground), computed, strict=True)]
         return self._truth
 

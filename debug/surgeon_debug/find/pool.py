@@ -167,11 +167,11 @@ class _Lane(threading.Thread):
             record = pool._remember.trial(job.elements, job.attempt, lambda: self._evaluate(job), wary)
         except BaseException as error:  # noqa: BLE001  (whoever waits for the trial is to hear of it)
             self._let_go()  # nobody knows what state it is in
+            self._busy = False
             job.future.set_exception(error)
         else:
+            self._busy = False  # before anybody hears of it: what is closed then must not end an engine at rest
             job.future.set_result(record)
-        finally:
-            self._busy = False
 
     def _evaluate(self, job: _Job) -> TrialRecord:
         if self._oracle is None:
