@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from surgeon_debug.search.budget import Budget, Meter
 from surgeon_debug.search.trial import Answer, Outcome, Search, Trial
 
-LINGER = 0.15
+LINGER = 0.2
 """How long a free lane waits for trials about to finish, as a share of the trial that freed it.
 
 Trials begun together finish nearly together. A cut that is placed a moment before the other one is known is placed

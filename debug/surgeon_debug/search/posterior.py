@@ -10,6 +10,8 @@ from surgeon_debug.search.information import bits
 
 STEPS = 6
 """Cuts considered inside a block, evenly spaced; information is smooth in between."""
+LEARNING = 0.5
+"""What a bit about the rate is worth in bits about the place."""
 FADED = 1e-9
 """A block that is less probable is not divided any more."""
 
@@ -28,6 +30,7 @@ class Posterior:
 
     def __init__(self, places: int, prior: Mapping[float, float], false_rate: float) -> None:
         self._rates = list(prior)
+        self._doubts = [bits(rate) for rate in prior]
         self._false = false_rate
         self._edges = [0, places]
         self._weights = [list(prior.values())]
@@ -59,7 +62,8 @@ class Posterior:
     def likelier(self, cut: int) -> Posterior:
         """The belief after a run of a cut came out as is likelier."""
         other = Posterior(1, {}, self._false)
-        other._rates, other._edges, other._weights = self._rates, list(self._edges), list(self._weights)
+        other._rates, other._doubts = self._rates, self._doubts
+        other._edges, other._weights = list(self._edges), list(self._weights)
         mass = shown = 0.0
         for (first, last), block in zip(itertools.pairwise(self._edges), self._weights, strict=True):
             share = min(max((cut - first) / (last - first), 0.0), 1.0)
@@ -91,7 +95,7 @@ class Posterior:
         return first, last
 
     def best_cut(self, asked: Collection[int], blocked: Collection[int], price: float) -> int | None:
-        """The cut whose next run tells most about the place for its price; None if none tells anything.
+        """The cut whose next run tells most for its price; None if none tells anything.
 
         Args:
             asked: Cuts whose repetition costs ``price`` instead of 1.
@@ -105,6 +109,8 @@ class Posterior:
             weight = sum(block)
             shows = sum(map(float.__mul__, block, self._rates))
             inner = weight * bits(shows / weight) if weight > 0 else 0.0
+            # What is learned of the rate alone is not asked for, but helps later; it counts by half.
+            inner -= LEARNING * (inner - sum(map(float.__mul__, block, self._doubts)))
             width = last - first
             for cut in self._inside(first, last, weight, blocked):
                 share = (cut - first) / width
