@@ -21,8 +21,9 @@ class NoisyBisect:
     *Assumption*: runs are independent; a prefix without the culprit fails with ``false_rate``, one with it at a rate
     that does not depend on its length. *Bound*: log2 N / C runs, where C is the capacity of that channel in bits a run
     (:func:`~surgeon_debug.search.information.capacity`; 0.18 at a rate of 30 %). At N = 500 and 99 % it takes 1.1 to
-    1.25 times that on average if the rate is known or was seen in 80 runs, 1.25 to 1.35 times after 30, and 1.7 to 1.9
-    times without any idea of it. So where a run is cheap beside a build, run the whole often before.
+    1.25 times that on average if the rate is known, or was seen in so many runs of the whole that about 25 of them
+    failed; 1.25 to 1.5 times after 8 to 15 failures, and 1.7 to 1.9 times without any idea of the rate. So where a run
+    is cheap beside a build, run the whole often before.
 
     Each cut is the one that is expected to tell most about the place, by its price. A cut may be asked again and again;
     ``Trial.attempt`` counts. UNRESOLVED says nothing of the place; that cut is not asked again.
