@@ -121,7 +121,10 @@ class Lab:
     ) -> tuple[Signature | None, str, float | None, str]:
         if not elements:
             return None, "", None, ""
-        hybrid, piece = self._plan(elements)
+        try:
+            hybrid, piece = self._plan(elements)
+        except EngineError as error:
+            return None, "", None, f"the reference cannot compute its inputs: {error}"
         if not piece.cut.outputs:
             return None, "", None, ""  # nothing of it is read by anything
         try:

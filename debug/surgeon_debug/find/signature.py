@@ -21,7 +21,7 @@ _KINDS = {
 }
 _SIGNAL = re.compile(r"ended by (SIG[A-Z]+|signal \d+)|(exit code \d+)")
 _FILE = re.compile(r"\S*\.onnx:?")
-_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
+_QUOTED = re.compile(r"(?<!\w)'[^']*'|\"[^\"]*\"|`[^`]*`")
 _NUMBER = re.compile(r"\b(?:0x[0-9a-f]+|\d+)\b|[\[{(][\d, x?-]*[\])}]", re.IGNORECASE)
 _WORD = re.compile(r"\S+")
 _MAX_DETAIL = 120
