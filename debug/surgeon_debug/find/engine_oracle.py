@@ -1,0 +1,285 @@
+"""Trials over the ways to build one engine: build it so, run it some times, judge its outputs against the truth.
+
+A build that fails says nothing about what it would have computed, so it is never counted as the failure that is looked
+for: such a trial is unresolved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from surgeon_debug.endings import EngineFailure
+from surgeon_debug.find.content_address import content_address
+from surgeon_debug.find.engine_builds import Builder, BuildRecord, BuildRefused, Builds, Wish
+from surgeon_debug.find.oracle import FailureKind, Signature, TrialRecord
+from surgeon_debug.find.signature import of_error, of_outputs
+from surgeon_debug.layer_plan import Layer, plan_layers
+from surgeon_debug.limits import Limits
+from surgeon_debug.pairing import output_names
+from surgeon_debug.runners.tensorrt.tactic_tables import KeyTactics
+from surgeon_debug.user_functions import Postprocess
+from surgeon_debug.values import Value
+from surgeon_debug.whole_run import OutputRules, WholeOutputs
+from surgeon_passes.graph import load
+
+RUNS = 3
+"""Runs of each engine, because some kernels are not deterministic."""
+
+_MOST_RUNS = 48  # of an engine whose rate of failure is wanted
+_ENOUGH_FAILURES = 8
+_SECONDS = 5.0
+
+
+class Dimension(Protocol):
+    """What the elements of a search are, and how to build with some of them; it can be pickled."""
+
+    def wish(self, elements: frozenset[int]) -> Wish:
+        """What to ask of the builder."""
+
+    def objection(self, wish: Wish, record: BuildRecord) -> tuple[str, tuple[str, ...]]:
+        """Why a build is not what was wished for, and which cache keys show it; empty if it is."""
+
+    def facts(self) -> str:
+        """All that outcomes depend on besides the elements, in words."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the record of each build is to be kept with its trial."""
+
+
+@dataclasses.dataclass
+class _Open:
+    """What a spec holds in this process."""
+
+    layers: Mapping[str, Layer] | None = None
+    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+
+class EngineSpec:
+    """All that is needed to make an :class:`EngineOracle`; it can be pickled.
+
+    Args:
+        model: The model's file, in binary form.
+        feeds: Its inputs, one mapping a sample.
+        truth: Its outputs as they should be, one mapping a sample.
+        builder: Builds engines of it.
+        dimension: What the elements are.
+        limits: The caller's own limits for outputs.
+        postprocess: What is compared instead of the outputs.
+        runs: Runs of each engine; it is enough that one fails.
+        allow_external: Accept weights outside the model's folder.
+    """
+
+    thorough = False
+    """Whether an engine is run on after it failed, to see how often it does."""
+
+    def __init__(
+        self,
+        model: Path,
+        feeds: Sequence[Mapping[str, Value]],
+        truth: Sequence[Mapping[str, Value]],
+        builder: Builder,
+        dimension: Dimension,
+        *,
+        limits: Limits | None = None,
+        postprocess: Postprocess | None = None,
+        runs: int = RUNS,
+        allow_external: bool = False,
+    ) -> None:
+        self.model, self.feeds, self.truth = model, list(feeds), list(truth)
+        self.builder, self.dimension = builder, dimension
+        self.limits, self.postprocess, self.runs = limits or Limits(), postprocess, runs
+        self.allow_external = allow_external
+        self._open = _Open()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in vars(self).items() if name != "_open"}
+        return {**state, "model": self.model.absolute()}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        self._open = _Open()
+
+    def along(self, dimension: Dimension, runs: int | None = None, *, thorough: bool = False) -> EngineSpec:
+        """The same with other elements; both share what is open."""
+        other = EngineSpec.__new__(EngineSpec)
+        vars(other).update(vars(self))
+        other.dimension = dimension
+        other.runs = self.runs if runs is None else runs
+        other.thorough = thorough
+        return other
+
+    def address(self) -> str:
+        """A digest of everything but the elements that outcomes depend on."""
+        texts = [repr(self.limits), self.postprocess.text if self.postprocess else "", f"{self.runs} {self.thorough}"]
+        samples = [*self.feeds, *self.truth]
+        texts.append(self.dimension.facts())
+        runners = [self.builder.label]
+        return content_address(self.model, samples, runners=runners, texts=texts, allow_external=self.allow_external)
+
+    def rules(self, precision: str | None) -> OutputRules:
+        """What outputs are judged by."""
+        with self._open.lock:
+            if self._open.layers is None:
+                model = load(self.model, allow_external=self.allow_external)
+                self._open.layers = {layer.tensor: layer for layer in plan_layers(model, self.feeds[0])}
+            layers = self._open.layers
+        return OutputRules(layers, self.limits, (precision,) if precision else ())
+
+    def make(self) -> EngineOracle:
+        """An oracle with a builder of its own."""
+        return EngineOracle(self, self.builder.make())
+
+
+class EngineOracle:
+    """Builds and judges, one engine at a time.
+
+    Args:
+        spec: What is to be built.
+        builds: Builds it.
+    """
+
+    def __init__(self, spec: EngineSpec, builds: Builds) -> None:
+        self._spec, self._builds = spec, builds
+        self._names = output_names(load(spec.model, allow_external=spec.allow_external))
+
+    def close(self) -> None:
+        """Let go of the engine."""
+        self._builds.close()
+
+    def abort(self) -> None:
+        """End the trial under way, from another thread."""
+        self._builds.abort()
+
+    def evaluate(self, elements: frozenset[int], attempt: int) -> TrialRecord:  # noqa: ARG002  (each builds anew)
+        """Make a trial; see :class:`surgeon_debug.find.oracle.Oracle`.
+
+        The payload tells ``failed`` of ``runs`` runs, ``milliseconds`` of a run, ``cache``, and as far as there is
+        something to tell ``moved`` keys and the ``record``.
+        """
+        started = time.monotonic()
+        wish = self._spec.dimension.wish(elements)
+        record, unresolved, moved, builds = self._build(wish)
+        payload: dict[str, Any] = {"moved": list(moved)} if moved else {}
+        if record is not None and self._spec.dimension.keeps:
+            payload["record"] = record.to_json()
+        if record is not None and record.cache:
+            payload["cache"] = record.cache
+        if record is None or unresolved:
+            seconds = time.monotonic() - started
+            return TrialRecord(None, unresolved, seconds=seconds, builds=builds, payload=payload)
+        seen = self._run()
+        payload |= {"failed": seen.failed, "runs": seen.runs}
+        if seen.milliseconds:
+            payload["milliseconds"] = statistics.median(seen.milliseconds)
+        seconds = time.monotonic() - started
+        return TrialRecord(
+            seen.signature, "", seen.words, seen.error, seconds, builds, seen.runs * len(self._spec.feeds), 0, payload
+        )
+
+    def _build(self, wish: Wish) -> tuple[BuildRecord | None, str, tuple[str, ...], int]:
+        """The record, why nobody can tell, keys that moved, and how many builds it took.
+
+        A tactic that wants another format makes neighbours be timed, which a strict build refuses; they may be, as
+        long as nothing moves that was asked for.
+        """
+        builds = 1
+        try:
+            record = self._builds.build(wish)
+        except BuildRefused as error:
+            if not (error.missed and wish.strict):
+                return None, error.reason, (), builds
+            builds += 1
+            wish = dataclasses.replace(wish, strict=False)
+            try:
+                record = self._builds.build(wish)
+            except BuildRefused as again:
+                return None, again.reason, (), builds
+        objection, moved = self._spec.dimension.objection(wish, record)
+        return record, objection, moved, builds
+
+    def _run(self) -> _Seen:
+        """Run the engine as often as is wanted."""
+        spec, seen = self._spec, _Seen()
+        rules = spec.rules(self._builds.precision)
+        begun = time.monotonic()
+        while not self._enough(seen, time.monotonic() - begun):
+            seen.runs += 1
+            started = time.monotonic()
+            try:
+                values = [dict(self._builds.run(sample)) for sample in spec.feeds]
+            except EngineFailure as error:
+                seen.take(of_error(error), str(error), None)
+                break  # there may be no engine any more
+            seen.milliseconds.append(1000 * (time.monotonic() - started) / max(1, len(values)))
+            seen.take(*self._judge(values, rules))
+        return seen
+
+    def _enough(self, seen: _Seen, seconds: float) -> bool:
+        if not self._spec.thorough:
+            return seen.failed > 0 or seen.runs >= self._spec.runs
+        if seen.failed >= _ENOUGH_FAILURES or seen.runs >= _MOST_RUNS:
+            return True
+        return seconds > _SECONDS and seen.runs >= self._spec.runs
+
+    def _judge(self, values: list[dict[str, Value]], rules: OutputRules) -> tuple[Signature | None, str, float | None]:
+        spec = self._spec
+        lacking = [name for name in self._names if any(name not in sample for sample in values)]
+        if lacking:
+            return Signature(FailureKind.SHAPE), f"{lacking[0]}: not delivered", None
+        watch = WholeOutputs(self._names, rules, ("the reference", spec.builder.label), spec.postprocess)
+        watch.take([{name: sample[name] for name in self._names} for sample in values])
+        watch.compare(spec.truth, [{} for _ in values])
+        return of_outputs(watch.results(spec.truth[0]))
+
+
+@dataclasses.dataclass
+class _Seen:
+    """What some runs of an engine came to."""
+
+    signature: Signature | None = None
+    words: str = ""
+    error: float | None = None
+    runs: int = 0
+    failed: int = 0
+    milliseconds: list[float] = dataclasses.field(default_factory=list)
+
+    def take(self, signature: Signature | None, words: str, error: float | None) -> None:
+        if signature is not None:
+            self.failed += 1
+            self.signature, self.words = self.signature or signature, self.words or words
+        if error is not None and (self.error is None or error > self.error):
+            self.error = error
+
+
+def kernels_disagree(record: BuildRecord, wanted: Mapping[str, KeyTactics]) -> list[str]:
+    """Keys whose layer runs another kernel of the same table than the one that the cache names.
+
+    What the engine does not tell, and names that stand in no table, prove nothing.
+
+    Args:
+        record: The build.
+        wanted: What is wanted of each key.
+    """
+    by_nodes: dict[frozenset[str], list[tuple[str, str]]] = {}
+    for layer in record.layers:
+        if layer.nodes and (layer.kernel or layer.hash):
+            by_nodes.setdefault(frozenset(layer.nodes), []).append((layer.kernel, layer.hash))
+    wrong = []
+    for key, tactics in wanted.items():
+        running = by_nodes.get(frozenset(tactics.nodes), [])
+        if len(running) != 1 or not tactics.nodes:
+            continue
+        kernel, hash_ = running[0]
+        known = {row.kernel for row in tactics.rows}
+        right = tactics.kernel(tactics.chosen)
+        another = bool(right) and kernel in known and kernel != right
+        if another or (hash_ and hash_ != tactics.chosen and any(row.hash == hash_ for row in tactics.rows)):
+            wrong.append(key)
+    return wrong

@@ -1,0 +1,165 @@
+"""Opens trials for one dimension after the other in a search over the ways to build an engine."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from surgeon_debug.find.content_address import files_of
+from surgeon_debug.find.engine_builds import BuildRecord
+from surgeon_debug.find.engine_oracle import RUNS, Dimension, EngineSpec
+from surgeon_debug.find.finding import Step
+from surgeon_debug.find.oracle import Signature, TrialRecord
+from surgeon_debug.find.pool import LocalPool
+from surgeon_debug.find.remember import Remembering
+from surgeon_debug.find.trial_pool import TrialPool
+from surgeon_debug.find.trials import Trials
+from surgeon_debug.journal import Journal
+from surgeon_debug.search.budget import Budget
+
+_MISS = 0.01
+_MOST_REPEATS = 64
+_ATTEMPTS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class HowToSearch:
+    """What a search over builds may use."""
+
+    jobs: int = 1
+    """Trials at a time, on this machine; engines that are timed side by side disturb each other."""
+    workers: str | None = None
+    """A Dask scheduler whose workers make the trials instead."""
+    resume: Path | None = None
+    """A folder that remembers finished trials."""
+    budget: Budget = dataclasses.field(default_factory=Budget)
+    """What the search may cost."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """A build and how it behaves."""
+
+    record: BuildRecord
+    trial: TrialRecord
+
+    @property
+    def signature(self) -> Signature | None:
+        """How it fails; None if it does not."""
+        return self.trial.signature
+
+    @property
+    def runs(self) -> int:
+        """Runs of it."""
+        return int(self.trial.payload.get("runs", 0))
+
+    @property
+    def failed(self) -> int:
+        """Runs in which it failed."""
+        return int(self.trial.payload.get("failed", 0))
+
+    @property
+    def flaky(self) -> bool:
+        """Whether it fails in some runs only."""
+        return 0 < self.failed < self.runs
+
+    @property
+    def rate(self) -> float | None:
+        """The share of runs that fail, if not all of them do."""
+        return self.failed / self.runs if self.flaky else None
+
+    @property
+    def runs_wanted(self) -> int:
+        """Runs after which a failure that did not show is not there, but for one case in a hundred."""
+        if not self.flaky:
+            return RUNS
+        rate = min(0.95, 0.6 * (self.failed + 1) / (self.runs + 2))
+        return max(RUNS, min(_MOST_REPEATS, math.ceil(math.log(_MISS) / math.log(1.0 - rate))))
+
+
+class EngineTrials:
+    """All trials of one search; each dimension has a pool of its own.
+
+    Args:
+        spec: What is built.
+        how: What the search may use.
+        journal: Where trials are kept.
+        progress: Called with a phrase about where the search is.
+    """
+
+    def __init__(
+        self,
+        spec: EngineSpec,
+        how: HowToSearch,
+        journal: Journal,
+        progress: Callable[[str], None] | None = None,
+    ) -> None:
+        self._spec, self._how, self._journal, self._progress = spec, how, journal, progress
+        self._meter = how.budget.start()
+        self._all: list[Trials] = []
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """Steps that are over, of all dimensions."""
+        return tuple(step for one in self._all for step in one.steps)
+
+    @contextlib.contextmanager
+    def along(
+        self,
+        dimension: Dimension,
+        *,
+        followed: Signature | None = None,
+        runs: int | None = None,
+        thorough: bool = False,
+        lanes: int | None = None,
+    ) -> Iterator[Trials]:
+        """Trials of one dimension.
+
+        Args:
+            dimension: What the elements are.
+            followed: The failure that is looked for.
+            runs: Runs of each engine.
+            thorough: Run each engine on after it failed.
+            lanes: Trials at a time; as the search may use them, if None.
+        """
+        spec = self._spec.along(dimension, runs, thorough=thorough)
+        if self._how.resume is not None or self._how.workers:
+            address = spec.address()
+        else:
+            address = f"{dimension.facts()} {spec.runs} {thorough}"
+        remember = Remembering(address, self._journal)
+        pool: TrialPool
+        if self._how.workers:
+            from surgeon_debug.find.dask_pool import DaskPool
+
+            files = files_of(spec.model, allow_external=spec.allow_external)
+            pool = DaskPool(spec, self._how.workers, remember, files=files)
+        else:
+            pool = LocalPool(spec, lanes or self._how.jobs, remember)
+        with contextlib.closing(pool):
+            trials = Trials(pool, remember, self._meter, self._progress)
+            trials.followed = followed
+            self._all.append(trials)
+            yield trials
+
+    def record(self, trials: Trials, elements: frozenset[int] = frozenset()) -> TrialRecord:
+        """Make a trial whose files are wanted; one that is remembered and whose files are gone is made again.
+
+        Raises:
+            SearchStopped: The budget is spent.
+        """
+        for attempt in range(_ATTEMPTS):
+            found = trials.record(elements, attempt)
+            cache = found.payload.get("cache", "")
+            if not cache or Path(cache).is_file():
+                break
+        return found
+
+
+def recorded(found: TrialRecord) -> Recorded | None:
+    """The build behind a trial that keeps records; None if there is none."""
+    kept = found.payload.get("record")
+    return None if kept is None or found.unresolved else Recorded(BuildRecord.from_json(kept), found)

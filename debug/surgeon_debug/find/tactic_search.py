@@ -1,0 +1,381 @@
+"""A search for bad tactics from the first build to its result: record, replay, compare or census, hunt, and proof."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from surgeon_debug.find.engine_builds import BuildRecord
+from surgeon_debug.find.engine_oracle import EngineSpec
+from surgeon_debug.find.engine_trials import EngineTrials, HowToSearch, Recorded, recorded
+from surgeon_debug.find.finding import FindOutcome
+from surgeon_debug.find.oracle import FailureKind, Signature
+from surgeon_debug.find.pin_hunt import PinHunt, hunt_pins
+from surgeon_debug.find.tactic_census import Census, Coverage
+from surgeon_debug.find.tactic_finding import BadTactic, Tactic, TacticCulprit, TacticFinding
+from surgeon_debug.find.tactic_pins import FreeChoice, Pin, Pinned
+from surgeon_debug.find.tactic_rounds import Assignment, Rounds
+from surgeon_debug.find.trials import Trials
+from surgeon_debug.journal import Journal
+from surgeon_debug.runners.tensorrt.tactic_tables import KeyTactics, by_key, diff_tactics
+from surgeon_debug.search.drive import SearchStopped
+from surgeon_debug.search.trial import Outcome
+from surgeon_passes.errors import SurgeonError
+
+_MOVED = 20  # keys that are named where a build does not replay
+
+
+@dataclasses.dataclass(frozen=True)
+class KnownBuild:
+    """What is known of a build from before: a timing cache, or what was recorded of it."""
+
+    cache: str = ""
+    """A timing cache, with which it is built again; empty if it was recorded."""
+    digest: str = ""
+    """A digest of that cache."""
+    record: BuildRecord | None = None
+    """What was recorded of it."""
+
+    @property
+    def choice(self) -> FreeChoice:
+        """How to build it again."""
+        return FreeChoice(self.cache, self.digest)
+
+
+@dataclasses.dataclass
+class _Trail:
+    """What is known so far; whatever stops the search leaves it behind."""
+
+    recorded: Recorded | None = None
+    base: dict[str, KeyTactics] = dataclasses.field(default_factory=dict)
+    culprits: list[TacticCulprit] = dataclasses.field(default_factory=list)
+    coverage: Coverage | None = None
+    census: Census | None = None
+    differing: int = 0
+    moved: tuple[str, ...] = ()
+    nothing: str = ""
+    undecided: str = ""
+    advice: str = ""
+    cache: str = ""
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
+class TacticSearch:
+    """One search for bad tactics.
+
+    Args:
+        spec: What is built; its dimension does not matter.
+        how: What the search may use.
+        good: A build that is right; None for a census.
+        bad: The build that fails; None for the one that the builder makes now.
+        every: Try every tactic of every key, whatever is found before.
+        output: Where to put a timing cache that avoids what is found; None for nowhere.
+        progress: Called with a phrase about where the search is.
+    """
+
+    def __init__(
+        self,
+        spec: EngineSpec,
+        how: HowToSearch,
+        *,
+        good: KnownBuild | None = None,
+        bad: KnownBuild | None = None,
+        every: bool = False,
+        output: Path | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> None:
+        self._spec, self._how, self._good, self._bad = spec, how, good, bad
+        self._every, self._output, self._progress = every, output, progress
+        self._trail = _Trail()
+
+    def run(self, model: str, labels: tuple[str, str], notes: tuple[str, ...] = ()) -> TacticFinding:
+        """Search.
+
+        Args:
+            model: How the result calls the model.
+            labels: How it calls the reference and the suspect.
+            notes: What else the result is to say.
+        """
+        stopped = ""
+        self._trail.notes += notes
+        with Journal(self._how.resume) as journal:
+            trials = EngineTrials(self._spec, self._how, journal, self._progress)
+            try:
+                self._search(trials)
+            except SearchStopped as error:
+                if isinstance(error.__cause__, SurgeonError | KeyboardInterrupt):
+                    raise error.__cause__ from None
+                stopped = error.reason
+            return self._finding(model, labels, trials, stopped)
+
+    def _search(self, trials: EngineTrials) -> None:
+        trail = self._trail
+        seen = self._record(trials)
+        if seen is None:
+            return
+        trail.recorded, trail.base = seen, by_key(seen.record.tables, seen.record.tactics)
+        if not trail.base:
+            trail.undecided = "the timing cache of the build names no op, so no tactic can be pinned"
+            trail.advice = "see with surgeon doctor whether this engine has editable timing caches"
+            return
+        if seen.signature is None and not self._every:
+            trail.nothing = f"the build is right: its outputs agree in {seen.runs} runs"
+            trail.advice = "give the cache of the build that failed with --bad, or try every tactic with --every"
+            return
+        if not self._replays(trials, seen):
+            return
+        if self._good is not None:
+            self._compare(trials, seen, self._good)
+        else:
+            self._take_census(trials, seen)
+
+    def _record(self, trials: EngineTrials) -> Recorded | None:
+        """The build that fails, and how it behaves."""
+        trail = self._trail
+        choice = self._bad.choice if self._bad is not None else FreeChoice()
+        with trials.along(choice, thorough=True, lanes=1) as made, made.step("record") as step:
+            found = trials.record(made)
+            seen = recorded(found)
+            step.words = f"{len(seen.record.tactics):,} keys; {_behaviour(seen)}" if seen else found.unresolved
+        if seen is None:
+            trail.undecided = f"there is no engine whose tactics could be searched: {found.unresolved}"
+            trail.advice = "see which nodes it cannot be built with: surgeon find nodes"
+        return seen
+
+    def _replays(self, trials: EngineTrials, seen: Recorded) -> bool:
+        """Whether the same cache makes the same engine; all else rests on that."""
+        trail = self._trail
+        again = Pinned(seen.record.cache, trail.base)
+        with trials.along(again, runs=seen.runs_wanted, lanes=1) as made, made.step("replay") as step:
+            found = trials.record(made)
+            moved = tuple(found.payload.get("moved", ()))
+            same = (found.signature is None) == (seen.signature is None)
+            step.words = found.unresolved or (
+                "same tactics, same verdict" if same else "same tactics, but another verdict"
+            )
+        if not found.unresolved and same:
+            return True
+        trail.moved = moved[:_MOVED]
+        if moved:
+            names = ", ".join(trail.base[key].title if key in trail.base else key for key in moved[:3])
+            why = f"the same cache makes another engine; {len(moved)} keys differ: {names}"
+        elif found.unresolved:
+            why = found.unresolved
+        else:
+            why = "with the same tactics it fails in one build and not in the other"
+        trail.undecided = f"this build does not replay, so tactics cannot be told apart: {why}"
+        trail.advice = "see what else decides with surgeon find auto"
+        return False
+
+    def _compare(self, trials: EngineTrials, seen: Recorded, good: KnownBuild) -> None:
+        """Find what makes the difference to a build that is right."""
+        trail = self._trail
+        record = good.record or self._build_good(trials, good)
+        if record is None:
+            return
+        difference = diff_tactics(trail.base, by_key(record.tables, record.tactics))
+        others = len(difference.only_first) + len(difference.only_second) + len(difference.rekeyed)
+        if others:
+            trail.notes.append(
+                f"{others} ops have keys in one of the two builds only: these fuse, or are typed, otherwise; "
+                "that is a matter for surgeon find fusion"
+            )
+        better = {change.key: change.after for change in difference.changed}
+        trail.differing = len(better)
+        if not better:
+            trail.undecided = "the build that is right has the same tactics for all keys that both have"
+            trail.advice = "see what else decides with surgeon find auto"
+            return
+        self._hunt(trials, seen, {**_chosen(trail.base), **better}, _chosen(trail.base), seen.signature)
+
+    def _build_good(self, trials: EngineTrials, good: KnownBuild) -> BuildRecord | None:
+        trail = self._trail
+        with trials.along(good.choice, lanes=1) as made, made.step("good") as step:
+            found = trials.record(made)
+            seen = recorded(found)
+            step.words = f"{len(seen.record.tactics):,} keys; {_behaviour(seen)}" if seen else found.unresolved
+        if seen is not None and seen.signature is None:
+            return seen.record
+        trail.undecided = "the build that is said to be right " + (
+            f"fails here: {seen.trial.words}" if seen else f"cannot be made: {found.unresolved}"
+        )
+        trail.advice = "leave --good out, and all tactics are tried"
+        return None
+
+    def _take_census(self, trials: EngineTrials, seen: Recorded) -> None:
+        """Try all tactics until a build is right, then find what makes the difference."""
+        trail = self._trail
+        census = trail.census = Census(trail.base)
+        pins = tuple(Pin(key, hash_) for key, order in census.orders.items() for hash_ in order[1:])
+        dimension = Pinned(seen.record.cache, trail.base, pins)
+        recorded_choice = _chosen(trail.base)
+        census.note(recorded_choice, _outcome(seen))
+        with trials.along(dimension, followed=seen.signature, runs=seen.runs_wanted) as made:
+            rounds = Rounds(made, dimension, census)
+            try:
+                rounds.take(every=self._every)
+                if rounds.right is None and seen.signature is not None and census.rounds > 1:
+                    rounds.go_on()
+            finally:
+                trail.coverage = census.coverage()
+        if seen.signature is not None:
+            rounds.failing.insert(0, recorded_choice)
+        elif rounds.failing:
+            rounds.right = recorded_choice
+        if rounds.right is None:
+            self._no_right_build(census, seen)
+        elif not rounds.failing:
+            trail.nothing = f"no tactic was seen to fail: {trail.coverage.words}"
+        else:
+            self._hunt_all(trials, seen, rounds)
+
+    def _no_right_build(self, census: Census, seen: Recorded) -> None:
+        trail = self._trail
+        if seen.signature is None:
+            trail.nothing = f"no tactic was seen to fail: {census.coverage().words}"
+            return
+        trail.undecided = "the build fails whatever tactics it is given"
+        if census.rounds == 1:
+            trail.undecided = "no op was seen to have a second tactic, so there is nothing to choose"
+        trail.advice = "it is hardly a tactic: try surgeon find fusion, or surgeon find nodes"
+
+    def _hunt_all(self, trials: EngineTrials, seen: Recorded, rounds: Rounds) -> None:
+        assert rounds.right is not None
+        known: set[tuple[str, str]] = set()
+        failing = rounds.failing if self._every else rounds.failing[:1]
+        for assignment in failing:
+            self._hunt(trials, seen, rounds.right, assignment, seen.signature, known)
+            known |= {(m.key, m.bad.hash) for one in self._trail.culprits for m in one.members}
+
+    def _hunt(
+        self,
+        trials: EngineTrials,
+        seen: Recorded,
+        right: Assignment,
+        wrong: Assignment,
+        followed: Signature | None,
+        known: set[tuple[str, str]] | frozenset[tuple[str, str]] = frozenset(),
+    ) -> None:
+        """Find what makes the difference between two assignments."""
+        trail = self._trail
+        pins = [Pin(key, hash_) for key, hash_ in wrong.items() if hash_ != right[key]]
+        pins = [pin for pin in pins if (pin.key, pin.hash) not in known]
+        if not pins:
+            return
+        trail.differing = trail.differing or len(pins)
+        base = {k: dataclasses.replace(tactics, chosen=right[k]) for k, tactics in trail.base.items()}
+        dimension = Pinned(seen.record.cache, base, tuple(pins))
+        hunt = PinHunt()
+        with trials.along(dimension, followed=followed, runs=seen.runs_wanted) as made:
+            everything = frozenset(range(len(pins)))
+            if known and made.ask(everything) is not Outcome.REPRODUCES:
+                return
+            try:
+                hunt_pins(made, list(range(len(pins))), hunt)
+            finally:
+                self._take(trials, made, dimension, hunt)
+
+    def _take(self, trials: EngineTrials, made: Trials, dimension: Pinned, hunt: PinHunt) -> None:
+        """Keep what a hunt has found."""
+        trail = self._trail
+        signature = made.followed
+        for one in hunt.culprits:
+            error = made.errors.get(one.elements)
+            words = made.words.get(one.elements) or (trail.recorded.trial.words if trail.recorded else "")
+            members = tuple(self._member(made, dimension, e, error, hunt.without) for e in sorted(one.elements))
+            kind = signature.kind if signature is not None else FailureKind.WRONG_NUMBERS
+            trail.culprits.append(TacticCulprit(members, kind, words, one.alone, hunt.cured))
+        if hunt.reason and not hunt.culprits:
+            trail.undecided = hunt.reason
+            trail.advice = "see what else decides with surgeon find auto"
+        elif hunt.reason:
+            trail.notes.append(f"there may be more: {hunt.reason}")
+        if hunt.cured and not trail.cache:
+            found = trials.record(made, hunt.without)
+            trail.cache = str(found.payload.get("cache", ""))
+
+    def _member(
+        self, made: Trials, dimension: Pinned, element: int, error: float | None, without: frozenset[int]
+    ) -> BadTactic:
+        pin = dimension.pins[element]
+        tactics = dimension.base[pin.key]
+        return BadTactic(
+            tactics.title,
+            tactics.nodes,
+            pin.key,
+            _tactic(tactics, pin.hash, error),
+            _tactic(tactics, tactics.chosen, made.errors.get(without)),
+        )
+
+    def _finding(self, model: str, labels: tuple[str, str], trials: EngineTrials, stopped: str) -> TacticFinding:
+        trail = self._trail
+        reason, advice = trail.nothing or trail.undecided, trail.advice
+        if trail.culprits:
+            outcome, reason, advice = FindOutcome.FOUND, "", ""
+        elif trail.nothing and not stopped:
+            outcome = FindOutcome.NOTHING
+        else:
+            outcome = FindOutcome.UNDECIDED
+            if stopped:
+                reason = f"the search ended before it was over: {stopped}"
+                advice = "allow it more, and give it a folder with --resume to go on where it was"
+        if stopped and trail.culprits:
+            trail.notes.append(f"the search ended before it was over: {stopped}")
+        cache = self._keep_cache(trail.cache)
+        seen = trail.recorded
+        unusable = trail.census.unusable if trail.census is not None else {}
+        return TacticFinding(
+            outcome=outcome,
+            model=model,
+            reference=labels[0],
+            target=labels[1],
+            version=seen.record.version if seen else "",
+            keys=len(trail.base),
+            differing=trail.differing,
+            samples=len(self._spec.feeds),
+            signature=seen.signature if seen else None,
+            failure=seen.trial.words if seen else "",
+            culprits=tuple(trail.culprits),
+            coverage=trail.coverage,
+            reason=reason,
+            advice=advice,
+            moved=trail.moved,
+            unusable=tuple((trail.base[key].title, hash_, why) for (key, hash_), why in unusable.items()),
+            cache=cache,
+            command=f"surgeon build {model} -o ENGINE --timing-cache {cache} --pin" if cache else "",
+            steps=trials.steps,
+            notes=tuple(trail.notes),
+            rate=seen.rate if seen else None,
+        )
+
+    def _keep_cache(self, made: str) -> str:
+        """Put the timing cache where it was asked for."""
+        if not made or self._output is None:
+            return ""
+        self._output.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(made, self._output)
+        return str(self._output)
+
+
+def _outcome(seen: Recorded) -> Outcome:
+    """The recorded build as the outcome of a trial."""
+    return Outcome.CLEAN if seen.signature is None else Outcome.REPRODUCES
+
+
+def _chosen(base: Mapping[str, KeyTactics]) -> dict[str, str]:
+    return {key: tactics.chosen for key, tactics in base.items()}
+
+
+def _tactic(tactics: KeyTactics, hash_: str, error: float | None) -> Tactic:
+    row = next((row for row in tactics.rows if row.hash == hash_), None)
+    return Tactic(hash_, row.kernel if row else "", row.milliseconds if row else None, error)
+
+
+def _behaviour(seen: Recorded) -> str:
+    if seen.signature is None:
+        return f"right in {seen.runs} runs"
+    if seen.flaky:
+        return f"it fails in {seen.failed} of {seen.runs} runs: {seen.trial.words}"
+    return f"it fails: {seen.trial.words}"
