@@ -92,16 +92,23 @@ def fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, i
     at = start
     while at < end:
         field_start = at
-        tag, at = _varint(data, at, end)
+        # Nearly all numbers take one byte; a call for each would be most of what this costs.
+        tag = data[at]
+        at += 1
+        if tag > 0x7F:
+            tag, at = _varint(data, field_start, end)
         wire = tag & 7
         content = at
-        if wire == 0:
+        if wire == _LENGTH_DELIMITED:
+            if at < end and (length := data[at]) <= 0x7F:
+                content = at + 1
+            else:
+                length, content = _varint(data, at, end)
+            at = content + length
+        elif wire == 0:
             _, at = _varint(data, at, end)
         elif wire == 1:
             at += 8
-        elif wire == _LENGTH_DELIMITED:
-            length, content = _varint(data, at, end)
-            at = content + length
         elif wire == 5:
             at += 4
         else:

@@ -67,11 +67,11 @@ class Census:
     """Tensors that could not be, and why."""
     rounding: tuple[str, ...]
     """Nodes that are as right as their precision can be, which is not very, worst first."""
-    exact: bool
-    """Whether every tensor that was judged is the reference's to the last bit."""
     builds: int
     runs: int
     reference_runs: int
+    exact: bool = False
+    """Whether every tensor that was judged is the reference's to the last bit."""
 
     def to_json(self) -> dict[str, Any]:
         """The census as JSON."""
@@ -155,10 +155,10 @@ def take_census(
         len(found.layers),
         found.unobserved,
         tuple(dict.fromkeys(result.node for result in floors)),
-        all(result.introduced == 0.0 for result in found.layers),
         counted[1].builds,
         counted[1].runs,
         counted[0].runs,
+        exact=all(result.introduced == 0.0 for result in found.layers),
     )
 
 

@@ -24,6 +24,9 @@ _NODE_OUTPUT, _ATTRIBUTE = 2, 5  # of a node
 _NAME = 1  # of a value info
 _EXTERNAL_DATA = 13  # of a tensor
 _TENSORS, _GRAPHS = (5, 10), (6, 11)  # of an attribute
+_LARGE = 1 << 20  # bytes
+_LONG = 4096  # bytes; what is longer is not copied to look for a word
+_LOCATION = b"location"  # stands in every tensor whose data are outside
 _SHORT = 24  # bytes; a shorter attribute holds no external tensor
 
 
@@ -81,7 +84,9 @@ def interface_of(model_path: Path) -> Interface:
                     inner += _texts(data, content, stop, _NODE_OUTPUT)
                 elif number == _OUTPUT and wire == _LENGTH_DELIMITED:
                     outputs += _texts(data, content, stop, _NAME)
-            external += _externals(data, start, end)
+            # Looking for the word would read the weights of a large file, which nothing else here does.
+            if end - start > _LARGE or view.find(_LOCATION, start, end) >= 0:
+                external += _externals(data, start, end)
     return Interface(tuple(filter(None, outputs)), frozenset(filter(None, inner)), tuple(external))
 
 
@@ -112,7 +117,8 @@ def _externals(data: memoryview, start: int, end: int) -> Iterator[External]:
         at, last = graphs.pop()
         for number, wire, _, content, stop in fields(data, at, last):
             if number == _INITIALIZER and wire == _LENGTH_DELIMITED:
-                yield from _external(data, content, stop)
+                if stop - content > _LONG or _LOCATION in bytes(data[content:stop]):
+                    yield from _external(data, content, stop)
             elif number == _NODE and wire == _LENGTH_DELIMITED:
                 for a, b in _children(data, content, stop, _ATTRIBUTE):
                     if b - a < _SHORT:
