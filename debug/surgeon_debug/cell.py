@@ -232,7 +232,10 @@ class Cell:
             raise EngineFailure(what, ending=Ending.OUT_OF_MEMORY, where=where, hint=hint)
         kind = getattr(errors, error["kind"], None)
         if error["kind"] == "EngineFailure":
-            raise EngineFailure(what, ending=Ending(error["ending"]), where=where, hint=hint)
+            ending = Ending(error["ending"])
+            if ending is Ending.CRASHED:
+                self._bury()  # it says of itself that it cannot go on, as after an error that sticks to its device
+            raise EngineFailure(what, ending=ending, where=where, hint=hint)
         if isinstance(kind, type) and issubclass(kind, SurgeonError):
             raise kind(what, where=where, hint=hint)
         raise EngineFailure(f"{self._runner.text} failed while {task.words}: {what}")

@@ -48,6 +48,7 @@ BUILT_IN: Mapping[str, BuiltIn] = types.MappingProxyType(
         "onnxruntime": BuiltIn("surgeon_debug.runners.onnxruntime", "OnnxRuntime", "onnxruntime", ""),
         "openvino": BuiltIn("surgeon_debug.runners.openvino", "OpenVino", "openvino", "openvino"),
         "reference": BuiltIn("surgeon_debug.runners.reference", "Reference", "onnx", ""),
+        "tensorrt": BuiltIn("surgeon_debug.runners.tensorrt.runner", "TensorRT", "tensorrt", "tensorrt"),
         "command": BuiltIn("surgeon_debug.runners.command", "Command", "", ""),
     }
 )

@@ -1,0 +1,1 @@
+"""TensorRT: parsing, building, caches, execution, observation; only ``module.py`` imports the vendor's package."""

@@ -1,0 +1,172 @@
+"""From an engine's layers and tensors back to the nodes and tensors of the model, as far as that can be said.
+
+The engine's metadata name the nodes that a layer computes. What the engine put in itself (reformats, casts) belongs to
+whoever makes or reads its tensors. Where several answers remain, all of them are given: nobody guesses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from surgeon_debug.runners.tensorrt.inspector import EngineInfo, EngineLayer
+
+_PROFILE = re.compile(r" \[profile \d+\]$")
+_ENDINGS = (re.compile(r"_myl\d+(?:_\d+)*$"), re.compile(r"(?:\.\d+(?:_\d+)*)?_myl\d+(?:_\d+)*$"), re.compile(r"'$"))
+
+
+class How(enum.Enum):
+    """How a layer or a tensor was found in the model."""
+
+    METADATA = "metadata"
+    """The engine says so."""
+    NAME = "name"
+    """Its name is, or holds, that of the model."""
+    PRODUCER = "producer"
+    """It handles what these nodes make."""
+    CONSUMER = "consumer"
+    """It prepares what these nodes read."""
+    GROUP = "group"
+    """It leaves a layer that computes these nodes, and has the same shape and type."""
+    UNKNOWN = "unknown"
+    """It could not be found."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerNodes:
+    """A layer and its nodes."""
+
+    layer: EngineLayer
+    """The layer."""
+    nodes: tuple[str, ...]
+    """Names of the model's nodes; empty if none could be found."""
+    how: How
+    """How they were found; those of an inserted layer only border on it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelTensor:
+    """What is known of a tensor of the model."""
+
+    node: str
+    """The node that computes it."""
+    shape: tuple[int, ...] | None = None
+    """Its sizes, if they are known."""
+    kind: str = ""
+    """Its type as numpy calls it, if it is known."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorMatch:
+    """Which tensors of the model a tensor of the engine may be."""
+
+    candidates: tuple[str, ...]
+    """Names in the model; several if that cannot be said for sure, none if it is none of the model's."""
+    how: How
+    """How they were found."""
+
+    @property
+    def ambiguous(self) -> bool:
+        """Whether there are several."""
+        return len(self.candidates) > 1
+
+
+class LayerMap:
+    """The way from an engine to its model.
+
+    Args:
+        info: What the engine says of itself.
+        tensors: The model's tensors, by name.
+    """
+
+    def __init__(self, info: EngineInfo, tensors: Mapping[str, ModelTensor]) -> None:
+        self._tensors = dict(tensors)
+        self._by_node: dict[str, list[str]] = {}
+        for name, tensor in self._tensors.items():
+            self._by_node.setdefault(tensor.node, []).append(name)
+        self._writers: dict[str, EngineLayer] = {t.name: layer for layer in info.layers for t in layer.outputs}
+        self._readers: dict[str, list[EngineLayer]] = {}
+        for layer in info.layers:
+            for read in layer.inputs:
+                self._readers.setdefault(read.name, []).append(layer)
+        self.layers = tuple(self._nodes(layer) for layer in info.layers)
+        """Every layer with its nodes, in the engine's order."""
+        self._of = {item.layer.name: item for item in self.layers}
+
+    def _nodes(self, layer: EngineLayer) -> LayerNodes:
+        known = self._known(layer)
+        if known is not None:
+            return known
+        makers = [self._writers[tensor.name] for tensor in layer.inputs if tensor.name in self._writers]
+        if nodes := self._all(makers):
+            return LayerNodes(layer, nodes, How.PRODUCER)
+        readers = [reader for tensor in layer.outputs for reader in self._readers.get(tensor.name, ())]
+        nodes = self._all(readers)
+        return LayerNodes(layer, nodes, How.CONSUMER if nodes else How.UNKNOWN)
+
+    def _known(self, layer: EngineLayer) -> LayerNodes | None:
+        if layer.nodes:
+            return LayerNodes(layer, layer.nodes, How.METADATA)
+        parts = [part.strip() for part in _PROFILE.sub("", layer.name).split(" + ")]
+        named = tuple(part for part in parts if part in self._by_node)
+        return LayerNodes(layer, named, How.NAME) if named else None
+
+    def _all(self, layers: Iterable[EngineLayer]) -> tuple[str, ...]:
+        found = [known.nodes for layer in layers if (known := self._known(layer)) is not None]
+        return tuple(dict.fromkeys(node for nodes in found for node in nodes))
+
+    def nodes_of(self, layer: str) -> LayerNodes | None:
+        """A layer with its nodes, by its name; None if there is none of that name."""
+        return self._of.get(layer)
+
+    def layers_of(self, node: str) -> list[LayerNodes]:
+        """The layers that compute a node; several if it was split."""
+        return [item for item in self.layers if item.how in (How.METADATA, How.NAME) and node in item.nodes]
+
+    def tensor(self, name: str, shape: tuple[int, ...] | None = None, kind: str = "") -> TensorMatch:
+        """Find a tensor of the engine in the model.
+
+        Args:
+            name: Its name in the engine.
+            shape: Its sizes, if they are known.
+            kind: Its type as numpy calls it, if it is known.
+        """
+        if name in self._tensors:
+            return TensorMatch((name,), How.NAME)
+        plain = _PROFILE.sub("", name)
+        for ending in (None, *_ENDINGS):
+            stripped = plain if ending is None else ending.sub("", plain)
+            if stripped in self._tensors and self._fits(stripped, shape, kind):
+                return TensorMatch((stripped,), How.NAME)
+        writer = self._writers.get(name) or self._writers.get(plain)
+        if writer is None:
+            return TensorMatch((), How.UNKNOWN)
+        nodes = set(self._of[writer.name].nodes)
+        border = [tensor for node in nodes for tensor in self._by_node.get(node, ()) if self._leaves(tensor, writer)]
+        fitting = [tensor for tensor in border if self._fits(tensor, shape, kind)]
+        order = {tensor: i for i, tensor in enumerate(self._tensors)}
+        found = tuple(sorted(fitting, key=order.__getitem__))
+        return TensorMatch(found, How.GROUP if found else How.UNKNOWN)
+
+    def _leaves(self, tensor: str, writer: EngineLayer) -> bool:
+        """Whether a tensor may leave a layer: it writes one of that name, or none of its names is the model's."""
+        written = {output.name for output in writer.outputs}
+        return tensor in written or written.isdisjoint(self._tensors)
+
+    def _fits(self, tensor: str, shape: tuple[int, ...] | None, kind: str) -> bool:
+        known = self._tensors[tensor]
+        if shape is not None and known.shape is not None and known.shape != shape:
+            return False
+        return not kind or not known.kind or known.kind == kind
+
+
+def grouping(layers: Sequence[LayerNodes]) -> dict[frozenset[str], tuple[str, ...]]:
+    """Which nodes are computed together: layers by their set of nodes, inserted layers left out."""
+    found: dict[frozenset[str], tuple[str, ...]] = {}
+    for item in layers:
+        if item.how in (How.METADATA, How.NAME):
+            key = frozenset(item.nodes)
+            found[key] = (*found.get(key, ()), item.layer.name)
+    return found
