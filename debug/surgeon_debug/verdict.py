@@ -11,6 +11,7 @@ import dataclasses
 import enum
 
 from surgeon_debug.compare import Difference
+from surgeon_debug.precision import precision_of
 
 
 class Verdict(enum.Enum):
@@ -121,8 +122,11 @@ def judge(
 def _by_table(difference: Difference, precision: str) -> Judgement:
     limit = table_limit(precision)
     loose = _ORDINARY_FACTOR * limit
+    # Near zero a step of the precision is all there is: no ordinary element can be off by less than that.
+    lost_near_zero = difference.max_abs <= 2.0 * precision_of(precision).smallest
     # Comparisons are written so that a NaN does not pass.
-    if difference.rel_l2 <= limit and difference.ordinary_l2 is not None and not difference.ordinary_l2 <= loose:
+    hidden = difference.ordinary_l2 is not None and not difference.ordinary_l2 <= loose
+    if difference.rel_l2 <= limit and hidden and not lost_near_zero:
         reason = (
             f"relative L2 {difference.ordinary_l2:.2g} > {loose:g} among ordinary elements, hidden by "
             f"{difference.outsized:,} outsized ones; ten times the table tolerance for {precision}"

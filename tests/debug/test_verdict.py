@@ -70,6 +70,16 @@ def test_an_error_hidden_by_a_mask_is_found() -> None:
     assert verdict_of(r, t).verdict is Verdict.AGREE
 
 
+def test_ordinary_elements_that_the_precision_cannot_hold_are_not_off() -> None:
+    r = np.full(256, 2.0**-23, np.float32)
+    r[::4] = 3.5e-15  # below the smallest step of float16
+    t = r.astype(np.float16).astype(np.float32)
+    found = compare(r, t)
+    assert found.ordinary_l2 == pytest.approx(1.0)
+    assert judge(found, precision="float16").verdict is Verdict.AGREE
+    assert judge(found, precision="float32").verdict is Verdict.DIFFER
+
+
 def test_a_wrong_scale_is_not_excused_by_a_perfect_cosine() -> None:
     r = np.random.default_rng(0).standard_normal(100).astype(np.float32)
     assert compare(r, 1.5 * r).cosine == pytest.approx(1.0)

@@ -10,6 +10,7 @@ import dataclasses
 from surgeon_debug.find.elements import Elements
 from surgeon_debug.find.found import Found
 from surgeon_debug.find.oracle import FailureKind
+from surgeon_debug.find.probe import Probe
 from surgeon_debug.find.trials import Trials
 from surgeon_debug.search.bisect import PrefixBisect
 from surgeon_debug.search.noisy import NoisyBisect
@@ -43,13 +44,13 @@ class Cutter:
     Args:
         trials: Carries out trials.
         elements: The model's elements.
-        rate: The share of runs in which the failure shows; None if it always does.
+        seen: What the whole model does.
         kind: The failure.
     """
 
-    def __init__(self, trials: Trials, elements: Elements, rate: float | None, kind: FailureKind) -> None:
+    def __init__(self, trials: Trials, elements: Elements, seen: Probe, kind: FailureKind) -> None:
         self._trials, self._elements = trials, elements
-        self._rate, self._kind = rate, kind
+        self._seen, self._kind = seen, kind
         self._confidence = 1.0
 
     def cut(self, repaired: frozenset[int]) -> CutResult:
@@ -80,10 +81,18 @@ class Cutter:
 
     def _bisect(self, order: list[int]) -> Answer:
         with self._trials.step("cut") as step:
-            if self._rate is None:
+            if not self._seen.flaky:
                 answer = self._trials.search(PrefixBisect(order))
             else:
-                answer = self._trials.search(NoisyBisect(order, confidence=CONFIDENCE), persistent=False)
+                seen = self._seen
+                noisy = NoisyBisect(
+                    order,
+                    rate=seen.failed / seen.runs,
+                    rate_runs=seen.runs,
+                    confidence=CONFIDENCE,
+                    repeat_price=seen.repeat_price,
+                )
+                answer = self._trials.search(noisy, persistent=False)
                 self._confidence = answer.confidence
             step.words = self._where(answer)
         return answer

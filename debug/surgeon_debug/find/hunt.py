@@ -242,8 +242,7 @@ class Hunt:
         trail = self.trail
         signature = self._seen.signature
         assert signature is not None
-        rate = self._seen.rate if self._seen.flaky else None
-        cutter = Cutter(self._trials, self._elements, rate, signature.kind)
+        cutter = Cutter(self._trials, self._elements, self._seen, signature.kind)
         repaired = frozenset().union(*(one.elements for one in accused)) if accused else frozenset()
         found: list[Found] = []
         while trail.cured is not True and len(found) < _MOST_FAULTS:

@@ -15,9 +15,17 @@ MAX_RUNS = 48
 _SURE = 8
 """Runs of one that fails each time: a failure in every second run then looks certain in 1 of 250 searches."""
 
+_RATE = 24
+"""Times that a flaky failure is seen before its rate is known well enough; not to know it makes a search half as long
+again."""
+
+_MOST = 96
+"""Runs of a model that fails in some of them."""
+
 _SECONDS = 5.0  # what these further runs may take, or as much as compiling the model did
 _SLOW = (FailureKind.CRASHED, FailureKind.HUNG, FailureKind.OUT_OF_MEMORY)
 _MISS = 0.01
+_LEAST_PRICE = 0.1  # the same question again tells less and less
 _MOST_REPEATS = 64
 
 
@@ -53,6 +61,12 @@ class Probe:
         return (self.failed + 1) / (self.runs + 2)
 
     @property
+    def repeat_price(self) -> float:
+        """What a run costs of what is compiled already, relative to one that must be compiled first."""
+        both = self.build_seconds + self.run_seconds
+        return max(_LEAST_PRICE, min(1.0, self.run_seconds / both)) if both > 0 else 1.0
+
+    @property
     def repeats(self) -> int:
         """Runs after which a failure that did not show is not there, but for one case in a hundred."""
         if not self.flaky:
@@ -78,7 +92,7 @@ def probe(trials: Trials, everything: frozenset[int], *, by_command: bool = Fals
     if not _ends_early(first, by_command):
         allowed = max(_SECONDS, first.seconds)
         spent = 0.0
-        while len(records) < MAX_RUNS and spent < allowed and not _clear(records):
+        while spent < allowed and not _clear(records):
             records.append(trials.record(everything, len(records)))
             spent += records[-1].seconds
     return _summary(records)
@@ -90,8 +104,11 @@ def _ends_early(first: TrialRecord, by_command: bool) -> bool:
 
 
 def _clear(records: list[TrialRecord]) -> bool:
-    """Whether it has been seen to fail, and often enough to say how often."""
-    return sum(record.signature is not None for record in records) >= _SURE
+    """Whether it has been seen not to fail, to fail always, or often enough to say how often."""
+    failed = sum(record.signature is not None for record in records)
+    if failed in (0, len(records)):
+        return len(records) >= (_SURE if failed else MAX_RUNS)
+    return failed >= _RATE or len(records) >= _MOST
 
 
 def _summary(records: list[TrialRecord]) -> Probe:
