@@ -166,7 +166,7 @@ def _targets(scores: Sequence[Score]) -> list[tuple[str, bool]]:
         (f"and in at least {EACH:.0%} of each kind: {kinds.get(worst, 0):.1%} of {worst}", kinds.get(worst, 0) >= EACH),
         (f"at most {FALSE:.1%} of healthy cases with somebody accused: {false:.1%}", false <= FALSE),
         (f"both of two faults in at least {BOTH:.0%}: {recall:.1%}", recall >= BOTH),
-        (f"builds of isolable faults, at most: {builds}", builds <= BUILDS and not any(s.error for s in few)),
+        (f"builds of isolable faults, at most: {builds}", 0 < builds <= BUILDS and not any(s.error for s in few)),
     ]
 
 
