@@ -67,6 +67,10 @@ class Walker:
         self.see_types(found[0])
         return found
 
+    def run_again(self, piece: FedPiece) -> list[Values]:
+        """Run every sample of the piece that was prepared last."""
+        return [self.engine.run(sample) for sample in piece.feeds]
+
     def see_types(self, values: Mapping[str, Value]) -> None:
         """Note the element types of values of this side."""
         for name, value in values.items():
@@ -126,6 +130,7 @@ class Differential:
         isolate: Run layers alone too.
         follow: Run the target on its own values; if not, what layers do alone stands in for them.
         repeats: How often layers are run alone; of several results that differ the worst is judged.
+        compile_each: Whether they are compiled anew each time.
         judge: Called with each segment's values, in order; returns when the values may be let go.
         progress: Called with the number of layers done and to do.
     """
@@ -139,13 +144,14 @@ class Differential:
         isolate: bool,
         follow: bool = True,
         repeats: int = 1,
+        compile_each: bool = False,
         judge: Callable[[SegmentValues], None],
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self._reference, self._target = reference, target
         self._segments = segments
         self._isolate = isolate
-        self._follows, self._repeats = follow, repeats
+        self._follows, self._repeats, self._compile_each = follow, repeats, compile_each
         self._judge = judge
         self._progress = progress
         self.unobserved: dict[str, str] = {}
@@ -266,7 +272,8 @@ class Differential:
                 piece = isolated_piece(target.source, batch, self._available, self.golden_for(golden), target.types)
                 values = target.run(piece)
                 for _ in range(self._repeats - 1):
-                    keep_worst(golden, values, [target.engine.run(sample) for sample in piece.feeds])
+                    again = target.run(piece) if self._compile_each else target.run_again(piece)
+                    keep_worst(golden, values, again)
             except EngineError as error:
                 if len(batch) > 1:
                     stack += [batch[len(batch) // 2 :], batch[: len(batch) // 2]]

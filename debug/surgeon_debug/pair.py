@@ -50,6 +50,8 @@ class LayerOptions:
     """Run the target on its own values too; if not, all that is compared is what layers do alone."""
     repeats: int = 1
     """How often layers are run alone; of several results that differ the worst is judged."""
+    compile_each: bool = False
+    """Whether these are compiled anew each time."""
     segment: int = MAX_NODES
     """The most nodes of one segment."""
 
@@ -163,6 +165,7 @@ class Pair:
             isolate=options.isolate,
             follow=options.follow,
             repeats=options.repeats,
+            compile_each=options.compile_each,
             judge=take,
             progress=progress,
         )

@@ -116,6 +116,7 @@ def take_census(
     *,
     feeds: Sequence[Feeds] | None = None,
     repeats: int = 1,
+    compile_each: bool = False,
     memory: int | None = None,
     seed: int = 0,
     allow_external: bool = False,
@@ -128,6 +129,7 @@ def take_census(
         engines: The reference and the suspect.
         feeds: Other inputs than those of ``ground``.
         repeats: How often each node is run; a node that is wrong in one of the runs is wrong.
+        compile_each: Compile anew each time.
         memory: Bytes for tensors and weights of one model; None for a quarter of what is left.
         seed: Decides the signs of perturbations.
         allow_external: Accept weights outside the model's folder.
@@ -143,6 +145,7 @@ def take_census(
         whole=False,
         follow=False,
         repeats=repeats,
+        compile_each=compile_each,
         segment=_SEGMENT,
     )
     shown = with_bodies_shown(model, iterations=options.iterations, limit=options.inner)

@@ -31,8 +31,8 @@ _MOST_SINGLED_OUT = 8  # faults that are tried one at a time; each costs a compi
 class Examiners:
     """What a hunt may do besides trials; None where a command decides, which has no tensors to look at."""
 
-    census: Callable[[int], Census] | None
-    """Judges every node alone; takes how often each is run."""
+    census: Callable[[int, bool], Census] | None
+    """Judges every node alone; takes how often each is run, and whether it is compiled anew each time."""
     confirm: Callable[[], Census] | None
     """The same on other inputs, where there are any."""
     shown: Callable[[], Shown] | None
@@ -88,6 +88,7 @@ class Hunt:
             self._look_for_latent()
             return
         self._trials.repeats = self._seen.repeats
+        self._trials.compile_each = self._seen.per_build
         accused: list[Found] = []
         unjudged = True
         if self._examiners.census is not None and self._seen.signature.kind.by_values and self._census_pays():
@@ -128,9 +129,9 @@ class Hunt:
             trail.latent += [self._found(one) for one in accused.values()]
             trail.nothing, trail.advice = "", ""
 
-    def _census(self, take: Callable[[int], Census]) -> Census:
+    def _census(self, take: Callable[[int, bool], Census]) -> Census:
         with self._trials.step("census") as step:
-            census = self._counted(take(self._seen.repeats))
+            census = self._counted(take(self._seen.repeats, self._seen.per_build))
             count = len(census.accused)
             wrong = {0: "none is wrong", 1: "1 node is wrong"}.get(count, f"{count} nodes are wrong")
             step.words = f"{census.judged:,} tensors each computed alone, {wrong}"

@@ -17,7 +17,7 @@ from surgeon_debug.endings import EngineFailure
 from surgeon_debug.feed_pieces import FedPiece, chain_piece
 from surgeon_debug.find.groundwork import Groundwork, given_outputs
 from surgeon_debug.find.hybrid import Hybrid, share, unread
-from surgeon_debug.find.oracle import FailureKind, Signature, TrialRecord
+from surgeon_debug.find.oracle import FRESH, FailureKind, Signature, TrialRecord
 from surgeon_debug.find.signature import of_error, of_outputs
 from surgeon_debug.limits import Limits
 from surgeon_debug.runners.contract import Engine
@@ -95,8 +95,7 @@ class Lab:
     def evaluate(self, elements: frozenset[int], attempt: int) -> TrialRecord:
         """Make a trial; see :class:`surgeon_debug.find.oracle.Oracle`.
 
-        A further attempt at the elements of the last trial runs what is already compiled; only of the whole model the
-        second attempt compiles anew, because some failures are of one compilation.
+        A further attempt at the elements of the last trial runs what is already compiled, up to the next that must not.
         """
         started = time.monotonic()
         tally = _Tally()
@@ -179,7 +178,7 @@ class Lab:
     ) -> tuple[list[Values] | str, str]:
         """Outputs of a run, or how they cannot be compared; and why nobody can tell."""
         whole = len(elements) == len(self.ground.elements)
-        if self._built is None or self._built[0] != elements or (whole and attempt == 1):
+        if self._built is None or self._built[0] != elements or attempt % FRESH == 0:
             tally.builds += 1
             self._prepare(piece, whole)
             self._built = (elements, hybrid, piece)

@@ -91,6 +91,8 @@ class NodeSearch:
         stopped = ""
         with Journal(self._wanted.resume) as self._journal:
             try:
+                if isinstance(self._spec, LabSpec) and self._wanted.workers is None:
+                    self._spec.start_spare(self._wanted.jobs - 1)
                 with self._trials(self._spec, 1) as first:
                     trials.append(first)
                     with first.step("probe") as step:
@@ -142,8 +144,8 @@ class NodeSearch:
             return Examiners(None, None, None)
         remember = self._remember
 
-        def census(repeats: int) -> Census:
-            return self._take_census(trials, spec, remember, repeats, None)
+        def census(repeats: int, compile_each: bool) -> Census:
+            return self._take_census(trials, spec, remember, repeats, None, compile_each)
 
         def confirm() -> Census:
             return self._take_census(trials, spec, remember, 1, self._others)
@@ -167,7 +169,13 @@ class NodeSearch:
         )
 
     def _take_census(
-        self, trials: Trials, spec: LabSpec, remember: Remembering, repeats: int, feeds: Sequence[Feeds] | None
+        self,
+        trials: Trials,
+        spec: LabSpec,
+        remember: Remembering,
+        repeats: int,
+        feeds: Sequence[Feeds] | None,
+        compile_each: bool = False,
     ) -> Census:
         def take() -> Mapping[str, Any]:
             with spec.lend() as engines:
@@ -176,13 +184,14 @@ class NodeSearch:
                     engines,
                     feeds=feeds,
                     repeats=repeats,
+                    compile_each=compile_each,
                     memory=self._wanted.memory,
                     seed=self._wanted.seed,
                     allow_external=spec.allow_external,
                     progress=lambda done, total: trials.say(f"{done:,} of {total:,} tensors"),
                 ).to_json()
 
-        found, known = remember.remember(("census", repeats, feeds is None, self._wanted.memory), take)
+        found, known = remember.remember(("census", repeats, compile_each, feeds is None, self._wanted.memory), take)
         census = Census.from_json(found)
         if known:
             trials.count(cached=1)

@@ -121,6 +121,10 @@ class TrialRecord:
         return cls(**{**values, "signature": signature})
 
 
+FRESH = 1000
+"""Attempts 0, 1000, 2000, ... compile anew; those between may run again what is compiled."""
+
+
 class Oracle(Protocol):
     """Decides trials, one at a time."""
 
@@ -129,7 +133,7 @@ class Oracle(Protocol):
 
         Args:
             elements: What the suspect computes.
-            attempt: Counts repetitions of the same question.
+            attempt: Counts repetitions of the same question; see :data:`FRESH`.
 
         Raises:
             SurgeonError: Something is wrong that has nothing to do with the elements.

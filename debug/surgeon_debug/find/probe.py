@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import math
 
-from surgeon_debug.find.oracle import FailureKind, Signature, TrialRecord
+from surgeon_debug.find.oracle import FRESH, FailureKind, Signature, TrialRecord
 from surgeon_debug.find.trials import Trials
 
 MAX_RUNS = 48
@@ -22,6 +22,10 @@ again."""
 _MOST = 96
 """Runs of a model that fails in some of them."""
 
+_MOST_BUILDS = 40
+"""Compilations, where they cost next to nothing."""
+
+_LOOKS, _SURE_OF_BUILD = 6, 3  # of the first so many compilations each is run so often
 _SECONDS = 5.0  # what these further runs may take, or as much as compiling the model did
 _SLOW = (FailureKind.CRASHED, FailureKind.HUNG, FailureKind.OUT_OF_MEMORY)
 _MISS = 0.01
@@ -49,6 +53,8 @@ class Probe:
     """What compiling it takes."""
     run_seconds: float = 0.0
     """What running it and judging its outputs takes."""
+    per_build: bool = False
+    """Whether chance decides when it is compiled; what is counted as runs are compilations then."""
 
     @property
     def flaky(self) -> bool:
@@ -63,6 +69,8 @@ class Probe:
     @property
     def repeat_price(self) -> float:
         """What a run costs of what is compiled already, relative to one that must be compiled first."""
+        if self.per_build:
+            return 1.0
         both = self.build_seconds + self.run_seconds
         return max(_LEAST_PRICE, min(1.0, self.run_seconds / both)) if both > 0 else 1.0
 
@@ -79,23 +87,83 @@ class Probe:
 def probe(trials: Trials, everything: frozenset[int], *, by_command: bool = False) -> Probe:
     """Run the whole model until it is clear whether it fails.
 
-    It is compiled twice, because some failures are of one compilation; further runs cost little and show those that
-    come and go.
+    It is compiled twice, because some failures are of one compilation; further runs, and compilations that cost little,
+    show those that come and go.
 
     Args:
         trials: Carries them out.
         everything: All elements.
         by_command: A command decides; what it costs to run it again is not known to be little.
     """
-    records = [trials.record(everything, 0), trials.record(everything, 1)]
-    first = records[0]
-    if not _ends_early(first, by_command):
-        allowed = max(_SECONDS, first.seconds)
-        spent = 0.0
-        while spent < allowed and not _clear(records):
-            records.append(trials.record(everything, len(records)))
-            spent += records[-1].seconds
-    return _summary(records)
+    prober = _Prober(trials, everything)
+    prober.compile()
+    prober.compile()
+    if not _ends_early(prober.builds[0][0], by_command):
+        prober.go_on()
+    return prober.summary()
+
+
+class _Prober:
+    """Runs the whole model, and keeps what came out by compilation."""
+
+    def __init__(self, trials: Trials, everything: frozenset[int]) -> None:
+        self._trials, self._everything = trials, everything
+        self.builds: list[list[TrialRecord]] = []
+        self._spent = 0.0
+
+    def compile(self) -> None:
+        """Compile anew and run once."""
+        self.builds.append([])
+        self.run()
+
+    def run(self) -> None:
+        """Run what was compiled last."""
+        attempt = FRESH * (len(self.builds) - 1) + len(self.builds[-1])
+        self.builds[-1].append(self._trials.record(self._everything, attempt))
+        self._spent += self.builds[-1][-1].seconds
+
+    def go_on(self) -> None:
+        """Run and compile more often, within the time that may take."""
+        allowed = max(_SECONDS, self.builds[0][0].seconds) + self._spent
+        while self._spent < allowed and not self._settled():
+            self.run()
+        while self._spent < allowed and not self._mixed() and self._more_builds():
+            self.compile()
+            # A second and third look tell a failure of single runs from one of single compilations.
+            while len(self.builds) <= _LOOKS and len(self.builds[-1]) < _SURE_OF_BUILD and self._spent < allowed:
+                self.run()
+        while self._spent < allowed and self._mixed() and not _clear(self._records()):
+            self.run()
+
+    def _records(self) -> list[TrialRecord]:
+        return [record for build in self.builds for record in build]
+
+    def _settled(self) -> bool:
+        """Whether the last compilation was run often enough."""
+        if self._mixed():
+            return _clear(self._records())
+        wanted = _SURE if self.builds[-1][0].signature is not None else MAX_RUNS
+        if self.builds[0][0].signature is None and self.builds[-1][0].signature is not None:
+            wanted = _SURE
+        return len(self.builds[-1]) >= wanted
+
+    def _mixed(self) -> bool:
+        """Whether one compilation fails in some runs and not in others."""
+        return any(len({record.signature is None for record in build}) > 1 for build in self.builds)
+
+    def _more_builds(self) -> bool:
+        """Whether other compilations may tell more: some fail, or none does."""
+        failed = sum(build[0].signature is not None for build in self.builds)
+        if failed == len(self.builds):
+            return False
+        return len(self.builds) < _MOST_BUILDS and failed < _SURE
+
+    def summary(self) -> Probe:
+        """What was seen."""
+        outcomes = {build[0].signature is None for build in self.builds}
+        if len(outcomes) > 1 and not self._mixed():
+            return dataclasses.replace(_summary([build[0] for build in self.builds]), per_build=True)
+        return _summary(self._records())
 
 
 def _ends_early(first: TrialRecord, by_command: bool) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 
 from surgeon_debug.find.finding import Step
-from surgeon_debug.find.oracle import Signature, TrialRecord
+from surgeon_debug.find.oracle import FRESH, Signature, TrialRecord
 from surgeon_debug.find.remember import Remembering
 from surgeon_debug.find.trial_pool import TrialPool
 from surgeon_debug.search.budget import Meter
@@ -61,6 +61,8 @@ class Trials:
         """The failure that is looked for; None for any."""
         self.repeats = 1
         """How often a question is asked before it counts as clean; more than once for flaky failures."""
+        self.compile_each = False
+        """Whether every attempt compiles anew, because the failure is one of single compilations."""
         self.words: dict[frozenset[int], str] = {}
         """How trials failed, or why nobody can tell, as phrases."""
         self.seen_clean = False
@@ -170,6 +172,7 @@ class Trials:
         return outcome
 
     def _submit(self, elements: frozenset[int], attempt: int) -> Future[TrialRecord]:
+        attempt *= FRESH if self.compile_each else 1
         known = self._remember.recall(elements, attempt)
         if known is not None:
             self.meter.spend(-1)  # what was paid for before costs nothing now
