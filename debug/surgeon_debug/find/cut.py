@@ -73,7 +73,10 @@ class Cutter:
         last = place[0]
         single = frozenset([last])
         with self._trials.step("verify") as step:
-            outcome = self._trials.ask(single)
+            questions = [single]
+            if self._trials.pool.lanes > 1:  # what is asked next if it fails is found out at the same time
+                questions.append(self._elements.everything - repaired - single)
+            outcome = self._trials.ask_all(questions)[0]
             step.words = f"alone it {_does(outcome)}"
         if outcome is Outcome.REPRODUCES:
             return CutResult(self._found(single, "cut"), last, "")

@@ -118,6 +118,13 @@ class LabSpec:
             give_back=self._take_back,
         )
 
+    def start_spare(self, count: int) -> None:
+        """Have the engines of further labs start in the background, which takes seconds where an engine is large."""
+        for _ in range(count):
+            engines = self._engine(self.reference), self._engine(self.target)
+            with self._open.lock:
+                self._open.spare.insert(0, engines)
+
     @contextlib.contextmanager
     def lend(self) -> Iterator[tuple[Engine, Engine]]:
         """The reference and the suspect, for something that is not a trial."""
