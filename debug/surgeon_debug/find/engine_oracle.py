@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from surgeon_debug.endings import EngineFailure
 from surgeon_debug.find.content_address import content_address
-from surgeon_debug.find.engine_builds import Builder, BuildRecord, BuildRefused, Builds, Wish
+from surgeon_debug.find.engine_builds import Builder, BuildRecord, BuildRefused, Builds, EngineLayer, Wish
 from surgeon_debug.find.oracle import FailureKind, Signature, TrialRecord
 from surgeon_debug.find.signature import of_error, of_outputs
 from surgeon_debug.layer_plan import Layer, plan_layers
@@ -267,19 +267,23 @@ def kernels_disagree(record: BuildRecord, wanted: Mapping[str, KeyTactics]) -> l
         record: The build.
         wanted: What is wanted of each key.
     """
-    by_nodes: dict[frozenset[str], list[tuple[str, str]]] = {}
-    for layer in record.layers:
-        if layer.nodes and (layer.kernel or layer.hash):
-            by_nodes.setdefault(frozenset(layer.nodes), []).append((layer.kernel, layer.hash))
+    telling = [layer for layer in record.layers if layer.nodes and (layer.kernel or layer.hash)]
+    holders: dict[str, list[int]] = {}
+    for index, layer in enumerate(telling):
+        for node in layer.nodes:
+            holders.setdefault(node, []).append(index)
     wrong = []
     for key, tactics in wanted.items():
-        running = by_nodes.get(frozenset(tactics.nodes), [])
-        if len(running) != 1 or not tactics.nodes:
-            continue
-        kernel, hash_ = running[0]
-        known = {row.kernel for row in tactics.rows}
-        right = tactics.kernel(tactics.chosen)
-        another = bool(right) and kernel in known and kernel != right
-        if another or (hash_ and hash_ != tactics.chosen and any(row.hash == hash_ for row in tactics.rows)):
+        places = [set(holders.get(node, ())) for node in tactics.nodes]
+        running = [telling[index] for index in set.intersection(*places)] if places else []
+        if running and all(_another(layer, tactics) for layer in running):
             wrong.append(key)
     return wrong
+
+
+def _another(layer: EngineLayer, tactics: KeyTactics) -> bool:
+    """Whether a layer is seen to run another tactic of the same table."""
+    if layer.hash:
+        return layer.hash != tactics.chosen and any(row.hash == layer.hash for row in tactics.rows)
+    right = tactics.kernel(tactics.chosen)
+    return bool(right) and layer.kernel != right and any(row.kernel == layer.kernel for row in tactics.rows)

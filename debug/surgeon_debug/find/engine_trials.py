@@ -52,6 +52,15 @@ class Recorded:
         return self.trial.signature
 
     @property
+    def words(self) -> str:
+        """How it behaves, as a phrase."""
+        if self.signature is None:
+            return f"right in {self.runs} runs"
+        if self.flaky:
+            return f"it fails in {self.failed} of {self.runs} runs: {self.trial.words}"
+        return f"it fails: {self.trial.words}"
+
+    @property
     def runs(self) -> int:
         """Runs of it."""
         return int(self.trial.payload.get("runs", 0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from surgeon_debug.find.tactic_census import Census, Coverage
 from surgeon_debug.find.tactic_finding import BadTactic, Tactic, TacticCulprit, TacticFinding
 from surgeon_debug.find.tactic_pins import FreeChoice, Pin, Pinned
 from surgeon_debug.find.tactic_rounds import Assignment, Rounds
+from surgeon_debug.find.tensorrt_builds import keep_cache
 from surgeon_debug.find.trials import Trials
 from surgeon_debug.journal import Journal
 from surgeon_debug.runners.tensorrt.tactic_tables import KeyTactics, by_key, diff_tactics
@@ -29,19 +29,12 @@ _MOVED = 20  # keys that are named where a build does not replay
 
 @dataclasses.dataclass(frozen=True)
 class KnownBuild:
-    """What is known of a build from before: a timing cache, or what was recorded of it."""
+    """What is known of a build from before."""
 
-    cache: str = ""
-    """A timing cache, with which it is built again; empty if it was recorded."""
-    digest: str = ""
-    """A digest of that cache."""
+    choice: FreeChoice = dataclasses.field(default_factory=FreeChoice)
+    """How to build it again."""
     record: BuildRecord | None = None
-    """What was recorded of it."""
-
-    @property
-    def choice(self) -> FreeChoice:
-        """How to build it again."""
-        return FreeChoice(self.cache, self.digest)
+    """What was recorded of it; None if it has to be built to see."""
 
 
 @dataclasses.dataclass
@@ -138,7 +131,7 @@ class TacticSearch:
         with trials.along(choice, thorough=True, lanes=1) as made, made.step("record") as step:
             found = trials.record(made)
             seen = recorded(found)
-            step.words = f"{len(seen.record.tactics):,} keys; {_behaviour(seen)}" if seen else found.unresolved
+            step.words = f"{len(seen.record.tactics):,} keys; {seen.words}" if seen else found.unresolved
         if seen is None:
             trail.undecided = f"there is no engine whose tactics could be searched: {found.unresolved}"
             trail.advice = "see which nodes it cannot be built with: surgeon find nodes"
@@ -195,7 +188,7 @@ class TacticSearch:
         with trials.along(good.choice, lanes=1) as made, made.step("good") as step:
             found = trials.record(made)
             seen = recorded(found)
-            step.words = f"{len(seen.record.tactics):,} keys; {_behaviour(seen)}" if seen else found.unresolved
+            step.words = f"{len(seen.record.tactics):,} keys; {seen.words}" if seen else found.unresolved
         if seen is not None and seen.signature is None:
             return seen.record
         trail.undecided = "the build that is said to be right " + (
@@ -354,8 +347,7 @@ class TacticSearch:
         """Put the timing cache where it was asked for."""
         if not made or self._output is None:
             return ""
-        self._output.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(made, self._output)
+        keep_cache(Path(made), self._output)
         return str(self._output)
 
 
@@ -371,11 +363,3 @@ def _chosen(base: Mapping[str, KeyTactics]) -> dict[str, str]:
 def _tactic(tactics: KeyTactics, hash_: str, error: float | None) -> Tactic:
     row = next((row for row in tactics.rows if row.hash == hash_), None)
     return Tactic(hash_, row.kernel if row else "", row.milliseconds if row else None, error)
-
-
-def _behaviour(seen: Recorded) -> str:
-    if seen.signature is None:
-        return f"right in {seen.runs} runs"
-    if seen.flaky:
-        return f"it fails in {seen.failed} of {seen.runs} runs: {seen.trial.words}"
-    return f"it fails: {seen.trial.words}"

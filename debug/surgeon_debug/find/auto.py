@@ -1,0 +1,225 @@
+"""Say what to search for: the graph, its nodes, a tactic, a fusion, or the precision."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import onnx_ir as ir
+
+from surgeon_debug.find.engine_builds import Builder
+from surgeon_debug.find.engine_ground import EngineGround, Question, engine_ground, graph_is_wrong
+from surgeon_debug.find.engine_trials import EngineTrials, HowToSearch, Recorded, recorded
+from surgeon_debug.find.finding import FindOutcome, Step
+from surgeon_debug.find.fusion_levers import joints_of
+from surgeon_debug.find.oracle import Signature
+from surgeon_debug.find.tactic import BUILDS
+from surgeon_debug.find.tactic_finding import signature_json
+from surgeon_debug.find.tactic_pins import FreeChoice
+from surgeon_debug.find.tensorrt_builds import TensorrtBuilder
+from surgeon_debug.find.triage import Lever, Suspect, suspect_of, variants_of
+from surgeon_debug.journal import Journal
+from surgeon_debug.search.drive import SearchStopped
+from surgeon_debug.search.trial import Outcome
+from surgeon_passes.errors import SurgeonError
+
+SCHEMA = "surgeon.find-auto/1"
+"""The ``schema`` field of the JSON document; the number changes when a field changes its meaning."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tried:
+    """One build of the triage and what became of it."""
+
+    change: str
+    """What it changes."""
+    outcome: Outcome
+    words: str
+    """How it fails, or why nobody can tell."""
+    error: float | None
+    """Relative L2 of the worst output, where there are numbers."""
+    milliseconds: float | None
+    """Of a run, as this machine ran it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoFinding:
+    """What a triage came to."""
+
+    outcome: FindOutcome
+    model: str
+    reference: str
+    target: str
+    version: str
+    samples: int
+    signature: Signature | None
+    failure: str
+    suspect: Suspect
+    """What to search for."""
+    why: str
+    """What says so, as a phrase."""
+    tried: tuple[Tried, ...]
+    advice: str
+    command: str
+    """The search to start."""
+    reason: str
+    """Why nothing was found or decided, as a sentence."""
+    steps: tuple[Step, ...]
+    notes: tuple[str, ...] = ()
+    rate: float | None = None
+
+    @property
+    def builds(self) -> int:
+        """Engines built."""
+        return sum(step.builds for step in self.steps)
+
+    @property
+    def trials(self) -> int:
+        """Trials, those known from before not among them."""
+        return sum(step.trials for step in self.steps)
+
+    @property
+    def seconds(self) -> float:
+        """Time of all steps."""
+        return sum(step.seconds for step in self.steps)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that ``--json`` prints."""
+        plain = dataclasses.asdict(self)
+        found: dict[str, Any] = {"schema": SCHEMA, "outcome": self.outcome.value, "suspect": self.suspect.value}
+        same = ("model", "reference", "target", "version", "samples", "failure", "why", "advice", "command", "reason")
+        found |= {name: plain[name] for name in (*same, "rate")}
+        found["signature"] = signature_json(self.signature)
+        found["culprits"] = []
+        found["tried"] = [{**dataclasses.asdict(one), "outcome": one.outcome.value} for one in self.tried]
+        found |= {"trials": self.trials, "builds": self.builds, "seconds": round(self.seconds, 3)}
+        found["steps"], found["notes"] = plain["steps"], list(self.notes)
+        return found
+
+
+def find_auto(
+    question: Question,
+    *,
+    how: HowToSearch | None = None,
+    builder: Callable[[TensorrtBuilder], Builder] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> AutoFinding:
+    """Build an engine in about ten other ways and say which search will name the culprit.
+
+    Args:
+        question: The model, its inputs, and who is believed and suspected.
+        how: What the search may use.
+        builder: Puts another builder in the place of TensorRT's.
+        progress: Called with a phrase about where the search is.
+
+    Raises:
+        BadModelError: The model cannot be used.
+        BadOptionError: A runner or option does not exist, or inputs do not fit.
+        EngineError: The reference cannot run the model.
+        FileError: A file cannot be read or written.
+    """
+    how = how or HowToSearch()
+    folder = None if how.resume is None else how.resume / BUILDS
+    with engine_ground(question, folder=folder, builder=builder) as ground:
+        triage = _Triage(ground, how)
+        if ground.graph.signature is not None:
+            reason, advice = graph_is_wrong(ground.graph)
+            triage.suspect, triage.why, triage.advice = Suspect.GRAPH, reason, advice
+            return triage.finding((), "")
+        return triage.run(progress)
+
+
+class _Triage:
+    def __init__(self, ground: EngineGround, how: HowToSearch) -> None:
+        self._ground, self._how = ground, how
+        self.suspect = Suspect.NOBODY
+        self.why = self.advice = ""
+        self._reason = ""
+        self._seen: Recorded | None = None
+        self._tried: list[Tried] = []
+
+    def run(self, progress: Callable[[str], None] | None) -> AutoFinding:
+        stopped = ""
+        with Journal(self._how.resume) as journal:
+            trials = EngineTrials(self._ground.spec, self._how, journal, progress)
+            try:
+                self._search(trials)
+            except SearchStopped as error:
+                if isinstance(error.__cause__, SurgeonError | KeyboardInterrupt):
+                    raise error.__cause__ from None
+                stopped = error.reason
+            return self.finding(trials.steps, stopped)
+
+    def _search(self, trials: EngineTrials) -> None:
+        with trials.along(FreeChoice(), thorough=True, lanes=1) as made, made.step("record") as step:
+            found = trials.record(made)
+            seen = self._seen = recorded(found)
+            step.words = seen.words if seen else found.unresolved
+        if seen is None:
+            self.suspect = Suspect.NODES
+            self.why = f"there is no engine: {found.unresolved}"
+            return
+        if seen.signature is None:
+            self._reason = f"the build is right: its outputs agree in {seen.runs} runs"
+            self.advice = "give the inputs with which it failed with --feeds, or stricter limits with --rtol and --atol"
+            return
+        variants = variants_of(seen, self._tensors(seen))
+        heals: dict[Lever, bool] = {}
+        with (
+            trials.along(variants, followed=seen.signature, runs=seen.runs_wanted) as made,
+            made.step("triage") as step,
+        ):
+            outcomes = made.ask_all([frozenset([i]) for i in range(len(variants.variants))])
+            for i, (variant, outcome) in enumerate(zip(variants.variants, outcomes, strict=True)):
+                record = trials.record(made, frozenset([i]))
+                milliseconds = record.payload.get("milliseconds")
+                words = made.words.get(frozenset([i]), "")
+                self._tried.append(Tried(variant.lever.value, outcome, words, record.error, milliseconds))
+                if outcome is not Outcome.UNRESOLVED:
+                    heals[variant.lever] = outcome is Outcome.CLEAN
+            step.words = f"{sum(heals.values())} of {len(outcomes)} changes make it right"
+        self.suspect, self.why = suspect_of(heals)
+
+    def _tensors(self, seen: Recorded) -> list[str]:
+        """Inner tensors of fused layers; of every layer if the engine says nothing of them."""
+        model: ir.Model = self._ground.model
+        return [joint.tensor for joint in joints_of(model, seen.record.layers)]
+
+    def finding(self, steps: tuple[Step, ...], stopped: str) -> AutoFinding:
+        ground, seen = self._ground, self._seen
+        outcome = FindOutcome.FOUND
+        reason, advice = self._reason, self.advice
+        if stopped:
+            outcome, reason = FindOutcome.UNDECIDED, f"the search ended before it was over: {stopped}"
+            advice = "allow it more, and give it a folder with --resume to go on where it was"
+        elif self.suspect is Suspect.NOBODY:
+            outcome = FindOutcome.NOTHING
+        graph = ground.graph
+        return AutoFinding(
+            outcome=outcome,
+            model=ground.label,
+            reference=ground.labels[0],
+            target=ground.labels[1],
+            version=seen.record.version if seen else "",
+            samples=len(ground.spec.feeds),
+            signature=seen.signature if seen else graph.signature,
+            failure=seen.trial.words if seen else graph.words,
+            suspect=self.suspect,
+            why=self.why,
+            tried=tuple(self._tried),
+            advice=advice,
+            command="" if stopped else self._command(),
+            reason=reason,
+            steps=steps,
+            notes=ground.notes,
+            rate=seen.rate if seen else None,
+        )
+
+    def _command(self) -> str:
+        model, (_, target) = self._ground.label, self._ground.labels
+        if self.suspect is Suspect.PRECISION:
+            return f"surgeon compare {model} --target {target.partition(':')[0]}:tf32=false"
+        if self.suspect in (Suspect.TACTIC, Suspect.FUSION, Suspect.NODES):
+            return f"surgeon find {self.suspect.value} {model} --target {target}"
+        return ""

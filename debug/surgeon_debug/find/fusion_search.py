@@ -1,0 +1,283 @@
+"""A search for fusions from the first build to its result: record, knobs, extra outputs, and the tactic ruled out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+
+import onnx_ir as ir
+
+from surgeon_debug.find.engine_oracle import EngineSpec
+from surgeon_debug.find.engine_trials import EngineTrials, HowToSearch, Recorded, recorded
+from surgeon_debug.find.finding import FindOutcome
+from surgeon_debug.find.fusion_finding import FusionCulprit, FusionFinding
+from surgeon_debug.find.fusion_levers import (
+    Flip,
+    Joint,
+    Marked,
+    Regrouped,
+    Routed,
+    flips_of,
+    joints_of,
+    regrouped,
+)  # fmt: skip
+from surgeon_debug.find.tactic_pins import FreeChoice, Pin, Pinned
+from surgeon_debug.find.trials import Trials
+from surgeon_debug.journal import Journal
+from surgeon_debug.runners.tensorrt.tactic_tables import by_key
+from surgeon_debug.search.drive import SearchStopped
+from surgeon_debug.search.subset import SmallestSubset
+from surgeon_debug.search.trial import Outcome
+from surgeon_debug.search.turned import HEALED, Turned
+from surgeon_passes.errors import SurgeonError
+from surgeon_passes.spec import quote
+
+_ONE_BY_ONE = 64  # layers that are taken apart singly where all together cannot be
+_OTHER_TACTICS = 3
+
+
+@dataclasses.dataclass
+class _Trail:
+    """What is known so far; whatever stops the search leaves it behind."""
+
+    recorded: Recorded | None = None
+    fused: int = 0
+    culprits: tuple[FusionCulprit, ...] = ()
+    knobs: tuple[Flip, ...] = ()
+    regrouped: tuple[Regrouped, ...] = ()
+    outputs: tuple[str, ...] = ()
+    before_ms: float | None = None
+    after_ms: float | None = None
+    nothing: str = ""
+    undecided: str = ""
+    advice: str = ""
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
+class FusionSearch:
+    """One search for fusions.
+
+    Args:
+        spec: What is built; its dimension does not matter.
+        model: The model.
+        how: What the search may use.
+        progress: Called with a phrase about where the search is.
+    """
+
+    def __init__(
+        self,
+        spec: EngineSpec,
+        model: ir.Model,
+        how: HowToSearch,
+        *,
+        progress: Callable[[str], None] | None = None,
+    ) -> None:
+        self._spec, self._model, self._how, self._progress = spec, model, how, progress
+        self._trail = _Trail()
+
+    def run(self, model: str, labels: tuple[str, str], notes: tuple[str, ...] = ()) -> FusionFinding:
+        """Search.
+
+        Args:
+            model: How the result calls the model.
+            labels: How it calls the reference and the suspect.
+            notes: What else the result is to say.
+        """
+        stopped = ""
+        self._trail.notes += notes
+        with Journal(self._how.resume) as journal:
+            trials = EngineTrials(self._spec, self._how, journal, self._progress)
+            try:
+                self._search(trials)
+            except SearchStopped as error:
+                if isinstance(error.__cause__, SurgeonError | KeyboardInterrupt):
+                    raise error.__cause__ from None
+                stopped = error.reason
+            return self._finding(model, labels, trials, stopped)
+
+    def _search(self, trials: EngineTrials) -> None:
+        trail = self._trail
+        with trials.along(FreeChoice(), thorough=True, lanes=1) as made, made.step("record") as step:
+            found = trials.record(made)
+            seen = trail.recorded = recorded(found)
+            step.words = f"{len(seen.record.layers):,} layers; {seen.words}" if seen else found.unresolved
+        if seen is None:
+            trail.undecided = f"there is no engine whose fusions could be searched: {found.unresolved}"
+            trail.advice = "see which nodes it cannot be built with: surgeon find nodes"
+            return
+        trail.fused = sum(len(layer.nodes) > 1 for layer in seen.record.layers)
+        trail.before_ms = found.payload.get("milliseconds")
+        if seen.signature is None:
+            trail.nothing = f"the build is right: its outputs agree in {seen.runs} runs"
+            trail.advice = (
+                "give the inputs with which it failed with --feeds, or stricter limits with --rtol and --atol"
+            )
+            return
+        if not seen.record.layers:
+            trail.notes.append("the engine says nothing of its layers, so every inner tensor is a candidate")
+        joints = joints_of(self._model, seen.record.layers)
+        if seen.record.knobs:
+            self._turn_knobs(trials, seen)
+        near = {node for one in trail.regrouped for node in one.nodes}
+        chosen = [joint for joint in joints if near & set(joint.layer.nodes)] if near else joints
+        if not self._mark(trials, seen, chosen) and near and len(chosen) < len(joints):
+            self._mark(trials, seen, joints)
+        if trail.culprits:
+            self._rule_out_tactics(trials, seen)
+        if not (trail.culprits or trail.knobs or trail.undecided):
+            trail.undecided = "the failure stays when fused layers are taken apart, so no fusion is to blame"
+            trail.advice = "see which nodes are with surgeon find nodes, or start with surgeon find auto"
+
+    def _turn_knobs(self, trials: EngineTrials, seen: Recorded) -> None:
+        """The smallest set of knobs that heals."""
+        together, apart = flips_of(seen.record.knobs)
+        flips = (*together, *apart)
+        dimension = Routed(flips, seen.record.cache, _digest(seen))
+        with trials.along(dimension, followed=seen.signature, runs=seen.runs_wanted) as made:
+            with made.step("knobs") as step:
+                needed = self._needed(made, list(range(len(together))), list(range(len(flips))))
+                names = ", ".join(flips[i].text for i in sorted(needed))
+                step.words = f"of {len(seen.record.knobs)} knobs " + (f"{names} heals" if needed else "none heals")
+            if not needed:
+                return
+            trail = self._trail
+            trail.knobs = tuple(flips[i] for i in sorted(needed))
+            healed = trials.record(made, needed)
+            after = recorded(healed)
+            trail.after_ms = healed.payload.get("milliseconds")
+            if after is not None:
+                trail.regrouped = tuple(regrouped(seen.record.layers, after.record.layers))
+
+    def _needed(self, made: Trials, together: list[int], every: list[int]) -> frozenset[int]:
+        """The smallest set of elements found that heals; empty if none was."""
+        if together and made.ask(frozenset(together)) is Outcome.CLEAN:
+            answer = made.search(Turned(SmallestSubset(together), HEALED))
+            if answer.culprits:
+                return answer.culprits[0]
+        for element in every:
+            if made.ask(frozenset([element])) is Outcome.CLEAN:
+                return frozenset([element])
+        return frozenset()
+
+    def _mark(self, trials: EngineTrials, seen: Recorded, joints: Sequence[Joint]) -> bool:
+        """The smallest set of extra outputs that heals; whether there is one."""
+        trail = self._trail
+        if not joints:
+            return False
+        dimension = Marked(tuple(joint.tensor for joint in joints), seen.record.cache, _digest(seen))
+        everything = list(range(len(joints)))
+        with trials.along(dimension, followed=seen.signature, runs=seen.runs_wanted) as made:
+            with made.step("outputs") as step:
+                outcome = made.ask(frozenset(everything))
+                needed: frozenset[int] = frozenset()
+                if outcome is Outcome.CLEAN:
+                    answer = made.search(Turned(SmallestSubset(everything), HEALED))
+                    needed = answer.culprits[0] if answer.culprits else frozenset(everything)
+                elif outcome is Outcome.UNRESOLVED:
+                    needed = self._needed(made, [], everything[:_ONE_BY_ONE])
+                what = "1 heals it" if len(needed) == 1 else f"{len(needed)} heal it"
+                step.words = f"of {len(joints)} tensors inside fused layers {what if needed else 'none heals it'}"
+            if not needed:
+                return False
+            healed = trials.record(made, needed)
+        trail.outputs = tuple(joints[i].tensor for i in sorted(needed))
+        if trail.after_ms is None:
+            trail.after_ms = healed.payload.get("milliseconds")
+        layers = {joints[i].layer.name: joints[i].layer for i in sorted(needed)}
+        trail.culprits = tuple(
+            FusionCulprit(
+                layer.name,
+                layer.kind,
+                layer.nodes,
+                tuple(joints[i].tensor for i in sorted(needed) if joints[i].layer.name == name),
+            )
+            for name, layer in layers.items()
+        )
+        return True
+
+    def _rule_out_tactics(self, trials: EngineTrials, seen: Recorded) -> None:
+        """A fused layer that is right with another tactic is no fusion's fault."""
+        trail = self._trail
+        base = by_key(seen.record.tables, seen.record.tactics)
+        accused = [frozenset(one.nodes) for one in trail.culprits]
+        pins: list[tuple[Pin, ...]] = []
+        for number in range(1, _OTHER_TACTICS + 1):
+            rows = {key: tactics.rows for key, tactics in base.items() if any(set(tactics.nodes) & a for a in accused)}
+            others = {key: [row.hash for row in found if row.hash != base[key].chosen] for key, found in rows.items()}
+            chosen = tuple(Pin(key, hashes[number - 1]) for key, hashes in others.items() if len(hashes) >= number)
+            if chosen:
+                pins.append(chosen)
+        if not pins:
+            return
+        flat = tuple(pin for chosen in pins for pin in chosen)
+        dimension = Pinned(seen.record.cache, base, flat)
+        with (
+            trials.along(dimension, followed=seen.signature, runs=seen.runs_wanted) as made,
+            made.step("tactics") as step,
+        ):
+            begin = 0
+            for chosen in pins:
+                elements = frozenset(range(begin, begin + len(chosen)))
+                begin += len(chosen)
+                if made.ask(elements) is Outcome.CLEAN:
+                    step.words = "fused as it is, it is right with another tactic"
+                    trail.undecided = (
+                        "the fused layer is right with another tactic, so it is the tactic and not the fusion"
+                    )
+                    trail.advice = "find out which with surgeon find tactic"
+                    trail.culprits, trail.knobs = (), ()
+                    return
+            step.words = f"fused as it is, it fails with {len(pins)} other tactics too"
+
+    def _finding(self, model: str, labels: tuple[str, str], trials: EngineTrials, stopped: str) -> FusionFinding:
+        trail = self._trail
+        reason, advice = trail.nothing or trail.undecided, trail.advice
+        if trail.culprits or trail.knobs:
+            outcome, reason = FindOutcome.FOUND, ""
+        elif trail.nothing and not stopped:
+            outcome = FindOutcome.NOTHING
+        else:
+            outcome = FindOutcome.UNDECIDED
+            if stopped:
+                reason = f"the search ended before it was over: {stopped}"
+                advice = "allow it more, and give it a folder with --resume to go on where it was"
+        if stopped and outcome is FindOutcome.FOUND:
+            trail.notes.append(f"the search ended before it was over: {stopped}")
+        seen = trail.recorded
+        return FusionFinding(
+            outcome=outcome,
+            model=model,
+            reference=labels[0],
+            target=labels[1],
+            version=seen.record.version if seen else "",
+            layers=trail.fused,
+            samples=len(self._spec.feeds),
+            signature=seen.signature if seen else None,
+            failure=seen.trial.words if seen else "",
+            culprits=trail.culprits,
+            knobs=trail.knobs,
+            regrouped=trail.regrouped,
+            outputs=trail.outputs if outcome is FindOutcome.FOUND else (),
+            before_ms=trail.before_ms,
+            after_ms=trail.after_ms,
+            reason=reason,
+            advice=advice,
+            command=self._command(model) if outcome is FindOutcome.FOUND else "",
+            steps=trials.steps,
+            notes=tuple(trail.notes),
+            rate=seen.rate if seen else None,
+        )
+
+    def _command(self, model: str) -> str:
+        trail = self._trail
+        if trail.knobs:
+            route = ";".join(flip.text for flip in trail.knobs)
+            return f"surgeon build {model} -o ENGINE --route '{route}'"
+        names = ";".join(quote(name) for name in trail.outputs)
+        return f"surgeon rewrite {model} -p 'expose-tensors:names={names}' -o OUT.onnx"
+
+
+def _digest(seen: Recorded) -> str:
+    """The cache that untouched ops take their tactics from, in words."""
+    return json.dumps(sorted(seen.record.tactics.items()))

@@ -1,0 +1,128 @@
+"""About ten builds that tell what kind of search to start: each changes one thing, and some heal the failure."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+from collections.abc import Mapping, Sequence
+
+from surgeon_debug.find.engine_builds import BuildRecord, Wish
+from surgeon_debug.find.engine_trials import Recorded
+from surgeon_debug.find.fusion_levers import flips_of
+from surgeon_debug.find.tactic_census import Census
+from surgeon_debug.runners.tensorrt.tactic_tables import by_key
+
+_EDITABLE = ("editable", "true")
+
+
+class Lever(enum.Enum):
+    """What a build changes."""
+
+    ANEW = "built anew"
+    TACTICS = "other tactics"
+    MORE_TACTICS = "yet other tactics"
+    LEAST = "optimisation level 0"
+    LOW = "optimisation level 1"
+    TF32 = "TF32 off"
+    STREAMS = "one stream"
+    OUTPUTS = "every inner tensor an output"
+    DEBUG = "every inner tensor marked for debugging"
+    KNOBS = "all knobs of the compiler turned"
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One build of the triage."""
+
+    lever: Lever
+    wish: Wish
+
+
+@dataclasses.dataclass(frozen=True)
+class Variants:
+    """Elements are variants; a trial is of one."""
+
+    variants: tuple[Variant, ...]
+    keeps: bool = False
+
+    def wish(self, elements: frozenset[int]) -> Wish:
+        """The build of the one element."""
+        (element,) = elements
+        return self.variants[element].wish
+
+    def objection(self, wish: Wish, record: BuildRecord) -> tuple[str, tuple[str, ...]]:
+        """Why an engine whose tactics were pinned does not have them."""
+        moved = tuple(key for key, hash_ in (wish.pins or {}).items() if record.tactics.get(key) != hash_)
+        return (f"{len(moved)} keys are not as pinned after the build", moved) if moved else ("", ())
+
+    def facts(self) -> str:
+        """What builds depend on, but for the file of the cache, of which the pins are all that counts."""
+        told = [dataclasses.asdict(dataclasses.replace(one.wish, cache="")) for one in self.variants]
+        return f"triage {json.dumps([{**wish, 'pins': sorted((wish['pins'] or {}).items())} for wish in told])}"
+
+
+def variants_of(seen: Recorded, tensors: Sequence[str]) -> Variants:
+    """What to try with a model.
+
+    Args:
+        seen: The build that fails.
+        tensors: Inner tensors that can be made outputs.
+    """
+    record = seen.record
+    found = [Variant(Lever.ANEW, Wish((_EDITABLE,)))]
+    census = Census(by_key(record.tables, record.tactics))
+    for lever, number in ((Lever.TACTICS, 1), (Lever.MORE_TACTICS, 2)):
+        if number < census.rounds and record.cache:
+            found.append(Variant(lever, Wish((_EDITABLE,), record.cache, census.round(number), strict=True)))
+    found += [
+        Variant(Lever.LEAST, Wish((("level", "0"),))),
+        Variant(Lever.LOW, Wish((("level", "1"),))),
+        Variant(Lever.TF32, Wish((("tf32", "false"),))),
+        Variant(Lever.STREAMS, Wish((("aux_streams", "0"),))),
+    ]
+    if tensors:
+        for lever, way in ((Lever.OUTPUTS, "output"), (Lever.DEBUG, "debug")):
+            found.append(Variant(lever, Wish((("observe", way),), shown=tuple(tensors))))
+    flips, _ = flips_of(record.knobs)
+    if flips:
+        found.append(Variant(Lever.KNOBS, Wish((("route", ";".join(flip.text for flip in flips)),))))
+    return Variants(tuple(found))
+
+
+class Suspect(enum.Enum):
+    """What to search for."""
+
+    TACTIC = "tactic"
+    FUSION = "fusion"
+    PRECISION = "precision"
+    NODES = "nodes"
+    GRAPH = "graph"
+    NOBODY = "nobody"
+
+
+def suspect_of(heals: Mapping[Lever, bool]) -> tuple[Suspect, str]:
+    """What the builds say, and why.
+
+    What leaves most as it was counts first: other tactics change nothing else, while TF32, outputs, knobs and levels
+    change tactics too.
+
+    Args:
+        heals: Whether a change made the engine right; changes with which nothing could be built are not in it.
+    """
+    right = {lever for lever, healed in heals.items() if healed}
+    if right & {Lever.TACTICS, Lever.MORE_TACTICS}:
+        return Suspect.TACTIC, "with the same layers and other tactics it is right"
+    split = right & {Lever.OUTPUTS, Lever.DEBUG, Lever.KNOBS}
+    if Lever.TF32 in right and not split:
+        return Suspect.PRECISION, "without TF32 it is right, whatever is fused and whichever tactics are chosen"
+    if split:
+        which = next(lever for lever in (Lever.KNOBS, Lever.OUTPUTS, Lever.DEBUG) if lever in split)
+        return Suspect.FUSION, f"it is right with {which.value}, and other tactics do not help"
+    if Lever.ANEW in right:
+        return Suspect.TACTIC, "built anew it is right: the builder chooses by times, and chose otherwise"
+    if right & {Lever.LEAST, Lever.LOW}:
+        return Suspect.FUSION, "only a lower optimisation level makes it right, which fuses less"
+    if Lever.STREAMS in right:
+        return Suspect.FUSION, "it is right with one stream, so it depends on the order in which layers run"
+    return Suspect.NODES, "it fails however it is built, so a layer of it is wrong by itself"
