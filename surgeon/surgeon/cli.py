@@ -23,7 +23,7 @@ from surgeon.version import __version__
 DONE, FINDING, BAD_INPUT, UNDECIDED = 0, 1, 2, 3
 
 _COMMANDS = {
-    "inspect": "What is in a model: inputs, outputs, operators, types, sizes.",
+    "inspect": "What is in a model, a TensorRT engine or a timing cache; what differs between two caches.",
     "rewrite": "Run passes on a model, verified if asked, and save the result.",
     "extract": "Cut a piece out of a model, as a model that runs.",
     "passes": "The catalogue of passes and recipes, with their options.",
@@ -31,6 +31,8 @@ _COMMANDS = {
     "compare": "Compare two engines, or two models, output by output or layer by layer.",
     "find": "Name the culprit: the nodes to blame for a failure.",
     "replay": "Run a bundle of 'find' again, here, and say whether it still fails.",
+    "build": "Build a TensorRT engine, with a timing cache that decides on its tactics if asked.",
+    "bench": "How long a model takes on an engine: percentiles, throughput, layer by layer.",
     "doctor": "What is installed, which engines work here, a self-test of each.",
     "demo": "The whole story on a small model, in under a minute.",
 }

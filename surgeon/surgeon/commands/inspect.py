@@ -1,4 +1,4 @@
-"""``surgeon inspect``: what is in a model."""
+"""``surgeon inspect``: what is in a model, an engine or a timing cache."""
 
 from __future__ import annotations
 
@@ -11,30 +11,28 @@ from surgeon import options
 
 @click.command("inspect")
 @options.model_argument
+@click.argument("other", required=False, type=click.Path(path_type=Path))
 @click.option("--nodes", metavar="PATTERN", help="List the nodes whose name matches, such as '/encoder/*', or '*'.")
+@click.option("--layers", is_flag=True, help="List all layers of an engine, or all tactics of a timing cache.")
 @options.allow_external_option
 @options.json_option
-def command(model: Path, nodes: str | None, allow_external: bool, as_json: bool) -> None:
+def command(
+    model: Path, other: Path | None, nodes: str | None, layers: bool, allow_external: bool, as_json: bool
+) -> int:
     r"""Show inputs, outputs, operators, types, sizes, opsets and nested graphs of MODEL.
 
-    Weights are not read, and need not be there.
+    Weights are not read, and need not be there. MODEL may also be a TensorRT engine (.engine, .plan, .trt) or a timing
+    cache (.cache, .timing): what 'surgeon build' wrote beside it is read, or else TensorRT is asked. With OTHER, two
+    timing caches are compared by op and kernel; ends with 1 if they differ.
 
     \b
     Examples:
       surgeon inspect model.onnx
       surgeon inspect model.onnx --nodes '*/attention/*'
+      surgeon inspect model.engine --layers
+      surgeon inspect good.cache bad.cache
     """
-    from surgeon.console import print_json, results
-    from surgeon.report import model_report
-    from surgeon_passes.census import census_of, nodes_matching
-    from surgeon_passes.graph import load
+    from surgeon import inspecting
 
-    loaded = load(model, allow_external=allow_external, check_weights=False)
-    census = census_of(loaded)
-    listed = nodes_matching(loaded, nodes) if nodes is not None else None
-    if as_json:
-        print_json(model_report.document(census, listed))
-    elif listed is not None:
-        model_report.print_nodes(results(), listed)
-    else:
-        model_report.print_census(results(), model, census)
+    order = inspecting.Order(model, other, nodes, layers, allow_external, as_json)
+    return inspecting.perform(order)

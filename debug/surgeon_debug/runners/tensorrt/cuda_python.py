@@ -29,6 +29,7 @@ class CudaPython:
         """What a function returns besides its error code: nothing, one thing or a tuple."""
         code, *found = getattr(self._runtime, name)(*arguments)
         if int(code):
+            self._runtime.cudaGetLastError()  # else it would be found again, and held against another call
             raise CudaError(name, int(code), self._words(code))
         return found[0] if len(found) == 1 else tuple(found)
 

@@ -35,6 +35,7 @@ class CudaRuntime:
     def _call(self, name: str, *arguments: Any) -> None:
         code = int(getattr(self._library, name)(*arguments))
         if code:
+            self._library.cudaGetLastError()  # else it would be found again, and held against another call
             words = (self._library.cudaGetErrorString(code) or b"").decode("utf-8", "replace")
             raise CudaError(name, code, words or f"error {code}")
 

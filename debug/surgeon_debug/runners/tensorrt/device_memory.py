@@ -1,8 +1,8 @@
 """Memory on the device and streams: what TensorRT needs of CUDA, behind one small protocol.
 
 ``cuda.bindings`` (the package cuda-python) is what NVIDIA's own samples use; where it is not installed the runtime
-library is called as it is. A call that fails raises :class:`CudaError`; after any but a failed allocation the process
-is of no more use, because CUDA's errors stick.
+library is called as it is. A call that fails raises :class:`CudaError`; after most of them the process is of no more
+use, because CUDA's errors stick.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from surgeon_debug.endings import Ending, EngineFailure
 NON_BLOCKING = 1
 TO_DEVICE, TO_HOST, ON_DEVICE = 1, 2, 3  # cudaMemcpyKind
 OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
+_PASSING = (1, OUT_OF_MEMORY)  # and cudaErrorInvalidValue: what was refused before anything was done
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +48,14 @@ class CudaError(EngineFailure):
     """
 
     def __init__(self, call: str, code: int, words: str) -> None:
-        ending = Ending.OUT_OF_MEMORY if code == OUT_OF_MEMORY else Ending.CRASHED
-        super().__init__(f"CUDA failed in {call}: {words}", ending=ending)
         self.code = code
+        ending = Ending.CRASHED if self.sticks else Ending.OUT_OF_MEMORY if code == OUT_OF_MEMORY else Ending.REFUSED
+        super().__init__(f"CUDA failed in {call}: {words}", ending=ending)
 
     @property
     def sticks(self) -> bool:
         """Whether every later call in this process fails too."""
-        return self.code != OUT_OF_MEMORY
+        return self.code not in _PASSING
 
 
 class DeviceMemory(Protocol):

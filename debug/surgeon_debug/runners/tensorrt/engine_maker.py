@@ -16,6 +16,7 @@ from surgeon_debug.runners.tensorrt.build_log import process_logger
 from surgeon_debug.runners.tensorrt.build_request import BuildOptions, build_address
 from surgeon_debug.runners.tensorrt.device_memory import DeviceInfo
 from surgeon_debug.runners.tensorrt.engine_file import load_engine
+from surgeon_debug.runners.tensorrt.engine_ports import engine_ports
 from surgeon_debug.runners.tensorrt.failures import BuildFailure, BuildStatus
 from surgeon_debug.runners.tensorrt.inspector import inspect_engine
 from surgeon_debug.runners.tensorrt.module import version_of
@@ -131,7 +132,7 @@ class Draft:
                 self._facts.seconds["load"] = seconds
                 inspected = inspect_engine(self._trt, engine)
                 check_kernels(inspected, self._facts.pins)
-            document = self._keep(record.Outcome(BuildStatus.OK), inspected)
+            document = self._keep(record.Outcome(BuildStatus.OK), inspected, engine_ports(self._trt, engine))
             if place is not None and not known:
                 record.write_engine(place, plan, document, address)
             if self._options.save_cache is not None and self._facts.cache_blob:
@@ -139,12 +140,13 @@ class Draft:
         listens = self._options.debug != "none" or (bool(self._facts.shown) and self._options.observe == "debug")
         return Made(engine, runtime, listens, document)
 
-    def _keep(self, outcome: record.Outcome, inspected: str) -> dict[str, Any]:
+    def _keep(self, outcome: record.Outcome, inspected: str, ports: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
         """The document of the build, written where it was asked for."""
         self._sink.end()
         document = record.describe_build(self._trt, self._device, self._model, self._options, self._facts, outcome)
         if self._log is not None:
             document = record.with_log(document, record.read_log(self._log))
+        document["ports"] = list(ports)
         if inspected:
             document = record.with_layers(document, inspected)
         if self._places.record is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -138,24 +139,29 @@ def write_engine(path: Path, plan: Any, document: Mapping[str, Any], address: st
     slim = {key: value for key, value in document.items() if key not in ("tables", "fusions")}
     with staged() as files:
         with files.open(beside(path)) as file:
-            file.write(_dumped({**slim, "address": address}))
+            file.write(_dumped({**slim, "address": address, "digest": _digest(plan)}))
         with files.open(path) as file:  # the last one makes the set valid
             file.write(plan)
 
 
 def address_of(path: Path) -> str:
     """What an engine's file was built from; empty if nothing tells."""
-    document = read_beside(path)
-    return str(document.get("address", "")) if path.is_file() else ""
+    return str(read_beside(path).get("address", ""))
 
 
 def read_beside(path: Path) -> dict[str, Any]:
-    """The document beside an engine or a timing cache; empty if there is none, or it is none of ours."""
+    """The document beside an engine or a timing cache; empty if there is none, or it is about another content."""
     try:
         held = json.loads(beside(path).read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError):
         return {}
-    return held if isinstance(held, dict) and str(held.get("schema", "")).startswith("surgeon.tensorrt.") else {}
+    return held if isinstance(held, dict) and held.get("digest") == digest else {}
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def write_cache(path: Path, blob: bytes, document: Mapping[str, Any]) -> None:
@@ -171,6 +177,7 @@ def write_cache(path: Path, blob: bytes, document: Mapping[str, Any]) -> None:
     tactics = document["tactics"]
     kept = {
         "schema": "surgeon.tensorrt.cache/1",
+        "digest": _digest(blob),
         "versions": document["versions"],
         "device": document["device"],
         "tactics": tactics,
