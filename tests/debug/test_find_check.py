@@ -109,11 +109,16 @@ def test_a_command_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) 
     assert time.monotonic() - began < 40
 
 
-def test_another_failure_on_the_way_is_not_followed() -> None:
-    """Without Elu nobody can tell; the search says where it begins as far as it can be known."""
+def test_what_cannot_be_told_is_not_taken_for_the_failure() -> None:
+    """Without Elu nobody can tell; so the smallest set that was seen to fail holds it."""
     found = find_nodes(chain(), check=f"{CHECK} --op Sigmoid --cannot Elu")
-    assert found.outcome is FindOutcome.UNDECIDED and not found.culprits
-    assert "/Elu" in found.reason
+    assert named(found) == [("/Sigmoid", "/Elu")] and found.culprits[0].alone
+    assert found.culprits[0].cured is None and any("this piece says nothing" in note for note in found.notes)
+
+
+def test_where_too_little_can_be_told_nobody_is_accused() -> None:
+    found = find_nodes(chain(), check=f"{CHECK} --op Abs --cannot Celu")
+    assert found.outcome is FindOutcome.UNDECIDED or named(found) == [("/Abs", "/Celu")], found
 
 
 def test_a_command_that_never_fails_leaves_nothing_to_find() -> None:
