@@ -53,6 +53,8 @@ class Score:
     truth: tuple[tuple[str, ...], ...] = ()
     words: str = ""
     error: str = ""
+    naming: int | None = None
+    """Builds until the culprits had names and a proof; None if the tool does not say."""
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON document."""
@@ -88,6 +90,7 @@ def score_case(case: Case, files: Files, tool: str, timeout: int = 900) -> Score
         )
     seconds = time.perf_counter() - started
     builds, runs, virtual = builds_and_runs(files)
+    builds -= named.premise
     truth = case.planted.truth
     culprits, latent = (_by_name(case.planted.model, sets) for sets in (named.culprits, named.latent))
     exact, near, found, false = judge(truth, named, culprits, latent)
@@ -112,6 +115,7 @@ def score_case(case: Case, files: Files, tool: str, timeout: int = 900) -> Score
         (*culprits, *latent),
         truth.culprits,
         named.words,
+        naming=named.naming,
     )
 
 

@@ -160,13 +160,16 @@ def _targets(scores: Sequence[Score]) -> list[tuple[str, bool]]:
     two = [s for s in faulty if s.spec.kind == "two faults"]
     recall = sum(s.found for s in two) / max(1, sum(s.culprits for s in two))
     few = [s for s in faulty if s.spec.kind in ISOLABLE and not s.latent]
-    builds = max((s.builds for s in few), default=0)
+    builds = max((s.builds if s.naming is None else s.naming for s in few), default=0)
     return [
         (f"exact in at least {ALL:.0%} of all cases with a fault: {share(faulty):.1%}", share(faulty) >= ALL),
         (f"and in at least {EACH:.0%} of each kind: {kinds.get(worst, 0):.1%} of {worst}", kinds.get(worst, 0) >= EACH),
         (f"at most {FALSE:.1%} of healthy cases with somebody accused: {false:.1%}", false <= FALSE),
         (f"both of two faults in at least {BOTH:.0%}: {recall:.1%}", recall >= BOTH),
-        (f"builds of isolable faults, at most: {builds}", 0 < builds <= BUILDS and not any(s.error for s in few)),
+        (
+            f"builds that name isolable faults and prove them, at most: {builds}",
+            0 < builds <= BUILDS and not any(s.error for s in few),
+        ),
     ]
 
 

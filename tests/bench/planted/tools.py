@@ -12,12 +12,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 
+from surgeon_debug.find.finding import Step
 from surgeon_debug.search.ddmin import Ddmin
 from surgeon_debug.search.trial import Outcome
 from surgeon_debug.verify import Verifier
@@ -68,7 +69,11 @@ class Named:
     undecided: bool = False
     """Whether it said that it cannot tell."""
     trials: int | None = None
-    """Its own count; None if it has none."""
+    """Its own count, without those that only saw the whole model fail; None if it has none."""
+    premise: int = 0
+    """Builds of the whole model, to see it fail."""
+    naming: int | None = None
+    """Builds from there until the culprits had names and the model was seen to be right without them."""
     words: str = ""
     """Its reason."""
 
@@ -87,9 +92,21 @@ def ours(files: Files) -> Named:
         tuple(culprit.nodes for culprit in found.culprits),
         tuple(culprit.nodes for culprit in found.latent),
         undecided=found.outcome is FindOutcome.UNDECIDED,
-        trials=found.trials,
+        trials=sum(step.trials for step in found.steps if step.name != "probe"),
+        premise=sum(step.builds for step in found.steps if step.name == "probe"),
+        naming=_naming(found.steps),
         words=found.reason or "; ".join(culprit.reason for culprit in (*found.culprits, *found.latent)),
     )
+
+
+def _naming(steps: Sequence[Step]) -> int:
+    """Builds of a census and of the first proof; what comes after tells several culprits apart."""
+    builds = 0
+    for step in steps:
+        builds += step.builds if step.name != "probe" else 0
+        if step.name == "verify":
+            break
+    return builds
 
 
 def _first_wrong_change(files: Files) -> Named:
