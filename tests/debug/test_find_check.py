@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import shlex
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -172,3 +174,20 @@ def test_a_budget_ends_the_search_and_nobody_is_accused() -> None:
 def test_two_jobs_name_the_same_node() -> None:
     found = find_nodes(chain(), check=f"{CHECK} --op Elu", jobs=2)
     assert named(found) == [("/Elu",)]
+
+
+def test_an_interrupt_ends_the_command_too(tmp_path: Path) -> None:
+    path, pids = tmp_path / "model.onnx", tmp_path / "pids"
+    onnx.save(chain(OPS[:3]), str(path))
+    command = f"echo $$ >> {pids}; sleep 600; true {{model}}"
+    script = "import sys; from surgeon_debug.find.nodes import find_nodes; find_nodes(sys.argv[1], check=sys.argv[2])"
+    search = subprocess.Popen([sys.executable, "-c", script, str(path), command], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not pids.exists() or not pids.read_text().strip():
+        assert search.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    search.send_signal(signal.SIGINT)
+    _, said = search.communicate(timeout=30)
+    assert search.returncode != 0 and b"KeyboardInterrupt" in said
+    started = [int(line) for line in pids.read_text().split()]
+    assert len(started) == 1 and not Path(f"/proc/{started[0]}").exists()
