@@ -7,12 +7,19 @@ from pathlib import Path
 
 from surgeon.api import ModelLike, model_of
 from surgeon_debug.feed_files import load_feeds
+from surgeon_debug.find.auto import find_auto as auto
+from surgeon_debug.find.engine_ground import Question
+from surgeon_debug.find.engine_trials import HowToSearch
 from surgeon_debug.find.finding import Finding
+from surgeon_debug.find.fusion import find_fusion as fusion
 from surgeon_debug.find.nodes import find_nodes
+from surgeon_debug.find.tactic import find_tactic as tactic
 from surgeon_debug.layers import DEFAULT_REFERENCE, RunnerLike
 from surgeon_debug.limits import Limits
 from surgeon_debug.search.budget import Budget
 from surgeon_debug.values import Feeds
+
+__all__ = ["HowToSearch", "Question", "auto", "fusion", "nodes", "tactic"]
 
 
 def nodes(

@@ -120,7 +120,7 @@ def perform(request: Request) -> Finding:
             )
         except KeyboardInterrupt:
             status.stop()
-            log.tell(console, request)
+            log.tell(console, request.resume)
             raise
 
 
@@ -167,12 +167,17 @@ class Log:
         words = f", {self._last}" if self._last else ""
         return f"{plain(self._name)}{plain(words)} ({passed:.0f} s)"
 
-    def tell(self, console: Console, request: Request) -> None:
-        """Say what is known, and how to go on."""
+    def tell(self, console: Console, resume: Path | None) -> None:
+        """Say what is known, and how to go on.
+
+        Args:
+            console: Where to say it.
+            resume: The folder in which trials are kept, if there is one.
+        """
         for step, words in self._steps.items():
             console.print(f"  {plain(step)}: {plain(words)}" if words else f"  {plain(step)}")
-        if request.resume is not None:
-            folder = plain(str(request.resume))
+        if resume is not None:
+            folder = plain(str(resume))
             console.print(f"finished trials are kept in {folder}: the same command goes on from there")
         elif self._steps:
             console.print("with --resume DIR finished trials are kept, and the same command goes on from there")

@@ -130,6 +130,39 @@ def process_options(function: _F) -> _F:
     return function
 
 
+def engine_options(function: _F) -> _F:
+    """What is searched over the builds of an engine of TensorRT, on which inputs, and who is believed."""
+    file = click.Path(path_type=Path)
+    for decorate in (
+        dims_option,
+        click.option("--seed", default=0, show_default=True, help="Seed of these inputs."),
+        click.option(
+            "--samples",
+            default=1,
+            show_default=True,
+            type=click.IntRange(1),
+            help="Seeded inputs where no file is given.",
+        ),
+        click.option("--feeds", type=file, metavar="FILE", help=FEEDS_HELP),
+        click.option(
+            "--original",
+            type=file,
+            metavar="MODEL",
+            help="What the reference runs, where MODEL is a rewritten one; the graph itself is then checked, too.",
+        ),
+        click.option("--reference", metavar="RUNNER", help="What is believed; default: onnxruntime:optimize=none."),
+        click.option(
+            "--target",
+            default="tensorrt",
+            show_default=True,
+            metavar="RUNNER",
+            help="What is suspected: tensorrt:KEY=VALUE,...",
+        ),
+    ):
+        function = decorate(function)
+    return function
+
+
 def budget_options(function: _F) -> _F:
     """What a search may spend."""
     for decorate in (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import onnx_ir as ir
 
@@ -123,20 +123,22 @@ class FusionSearch:
         chosen = [joint for joint in joints if near & set(joint.layer.nodes)] if near else joints
         if not self._mark(trials, seen, chosen) and near and len(chosen) < len(joints):
             self._mark(trials, seen, joints)
-        if trail.culprits:
+        if trail.culprits or trail.knobs:
             self._rule_out_tactics(trials, seen)
+        if trail.culprits and seen.record.knobs and not trail.knobs:
+            self._turn_knobs(trials, seen, singly=True)
         if not (trail.culprits or trail.knobs or trail.undecided):
             trail.undecided = "the failure stays when fused layers are taken apart, so no fusion is to blame"
             trail.advice = "see which nodes are with surgeon find nodes, or start with surgeon find auto"
 
-    def _turn_knobs(self, trials: EngineTrials, seen: Recorded) -> None:
-        """The smallest set of knobs that heals."""
+    def _turn_knobs(self, trials: EngineTrials, seen: Recorded, *, singly: bool = False) -> None:
+        """The smallest set of knobs that heals: all are turned at once, then fewer; or each alone."""
         together, apart = flips_of(seen.record.knobs)
         flips = (*together, *apart)
         dimension = Routed(flips, seen.record.cache, _digest(seen))
         with trials.along(dimension, followed=seen.signature, runs=seen.runs_wanted) as made:
             with made.step("knobs") as step:
-                needed = self._needed(made, list(range(len(together))), list(range(len(flips))))
+                needed = _one_that_heals(made, range(len(flips))) if singly else _all_that_heal(made, len(together))
                 names = ", ".join(flips[i].text for i in sorted(needed))
                 step.words = f"of {len(seen.record.knobs)} knobs " + (f"{names} heals" if needed else "none heals")
             if not needed:
@@ -149,33 +151,18 @@ class FusionSearch:
             if after is not None:
                 trail.regrouped = tuple(regrouped(seen.record.layers, after.record.layers))
 
-    def _needed(self, made: Trials, together: list[int], every: list[int]) -> frozenset[int]:
-        """The smallest set of elements found that heals; empty if none was."""
-        if together and made.ask(frozenset(together)) is Outcome.CLEAN:
-            answer = made.search(Turned(SmallestSubset(together), HEALED))
-            if answer.culprits:
-                return answer.culprits[0]
-        for element in every:
-            if made.ask(frozenset([element])) is Outcome.CLEAN:
-                return frozenset([element])
-        return frozenset()
-
     def _mark(self, trials: EngineTrials, seen: Recorded, joints: Sequence[Joint]) -> bool:
         """The smallest set of extra outputs that heals; whether there is one."""
         trail = self._trail
         if not joints:
             return False
         dimension = Marked(tuple(joint.tensor for joint in joints), seen.record.cache, _digest(seen))
-        everything = list(range(len(joints)))
+        everything = frozenset(range(len(joints)))
         with trials.along(dimension, followed=seen.signature, runs=seen.runs_wanted) as made:
             with made.step("outputs") as step:
-                outcome = made.ask(frozenset(everything))
-                needed: frozenset[int] = frozenset()
-                if outcome is Outcome.CLEAN:
-                    answer = made.search(Turned(SmallestSubset(everything), HEALED))
-                    needed = answer.culprits[0] if answer.culprits else frozenset(everything)
-                elif outcome is Outcome.UNRESOLVED:
-                    needed = self._needed(made, [], everything[:_ONE_BY_ONE])
+                needed = _all_that_heal(made, len(joints))
+                if not needed and made.ask(everything) is Outcome.UNRESOLVED:
+                    needed = _one_that_heals(made, range(min(len(joints), _ONE_BY_ONE)))
                 what = "1 heals it" if len(needed) == 1 else f"{len(needed)} heal it"
                 step.words = f"of {len(joints)} tensors inside fused layers {what if needed else 'none heals it'}"
             if not needed:
@@ -200,7 +187,7 @@ class FusionSearch:
         """A fused layer that is right with another tactic is no fusion's fault."""
         trail = self._trail
         base = by_key(seen.record.tables, seen.record.tactics)
-        accused = [frozenset(one.nodes) for one in trail.culprits]
+        accused = [frozenset(one.nodes) for one in (trail.culprits or trail.regrouped)]
         pins: list[tuple[Pin, ...]] = []
         for number in range(1, _OTHER_TACTICS + 1):
             rows = {key: tactics.rows for key, tactics in base.items() if any(set(tactics.nodes) & a for a in accused)}
@@ -276,6 +263,20 @@ class FusionSearch:
             return f"surgeon build {model} -o ENGINE --route '{route}'"
         names = ";".join(quote(name) for name in trail.outputs)
         return f"surgeon rewrite {model} -p 'expose-tensors:names={names}' -o OUT.onnx"
+
+
+def _all_that_heal(made: Trials, count: int) -> frozenset[int]:
+    """The smallest part found of the first so many elements that heals; empty if all of them do not."""
+    if not count or made.ask(frozenset(range(count))) is not Outcome.CLEAN:
+        return frozenset()
+    answer = made.search(Turned(SmallestSubset(range(count)), HEALED))
+    return answer.culprits[0] if answer.culprits else frozenset(range(count))
+
+
+def _one_that_heals(made: Trials, elements: Iterable[int]) -> frozenset[int]:
+    """The first element that heals by itself; empty if none does."""
+    singles = (frozenset([element]) for element in elements)
+    return next((one for one in singles if made.ask(one) is Outcome.CLEAN), frozenset())
 
 
 def _digest(seen: Recorded) -> str:

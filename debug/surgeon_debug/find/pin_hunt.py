@@ -112,7 +112,8 @@ def _bisect(trials: Trials, left: list[int]) -> Answer:
         answer = single if len(left) == 1 else trials.search(PrefixBisect(left))
         found = len(answer.culprits[0]) if answer.culprits else 0
         what = "1 is left" if found == 1 else f"{found} are left" if found else answer.reason
-        step.words = f"of {len(left)} tactics that differ {what}"
+        differ = "1 tactic that differs" if len(left) == 1 else f"{len(left)} tactics that differ"
+        step.words = f"of {differ} {what}"
     return answer
 
 

@@ -16,7 +16,7 @@ from surgeon_debug.find.tactic_census import Census, Coverage
 from surgeon_debug.find.tactic_finding import BadTactic, Tactic, TacticCulprit, TacticFinding
 from surgeon_debug.find.tactic_pins import FreeChoice, Pin, Pinned
 from surgeon_debug.find.tactic_rounds import Assignment, Rounds
-from surgeon_debug.find.tensorrt_builds import keep_cache
+from surgeon_debug.find.tensorrt_builds import TensorrtBuilder, build_command, keep_cache
 from surgeon_debug.find.trials import Trials
 from surgeon_debug.journal import Journal
 from surgeon_debug.runners.tensorrt.tactic_tables import KeyTactics, by_key, diff_tactics
@@ -337,7 +337,7 @@ class TacticSearch:
             moved=trail.moved,
             unusable=tuple((trail.base[key].title, hash_, why) for (key, hash_), why in unusable.items()),
             cache=cache,
-            command=f"surgeon build {model} -o ENGINE --timing-cache {cache} --pin" if cache else "",
+            command=self._command(model, cache),
             steps=trials.steps,
             notes=tuple(trail.notes),
             rate=seen.rate if seen else None,
@@ -347,8 +347,15 @@ class TacticSearch:
         """Put the timing cache where it was asked for."""
         if not made or self._output is None:
             return ""
-        keep_cache(Path(made), self._output)
+        seen = self._trail.recorded
+        keep_cache(Path(made), self._output, seen.record.tables if seen else ())
         return str(self._output)
+
+    def _command(self, model: str, cache: str) -> str:
+        builder = self._spec.builder
+        if not cache or not isinstance(builder, TensorrtBuilder):
+            return ""
+        return build_command(builder, model, Path(cache))
 
 
 def _outcome(seen: Recorded) -> Outcome:

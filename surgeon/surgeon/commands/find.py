@@ -6,7 +6,12 @@ import click
 
 from surgeon.lazy_group import LazyGroup
 
-_COMMANDS = {"nodes": "The smallest sets of nodes that fail, by an engine or by a check of yours."}
+_COMMANDS = {
+    "nodes": "The smallest sets of nodes that fail, by an engine or by a check of yours.",
+    "tactic": "The kernel that makes an engine of TensorRT wrong, and a timing cache without it.",
+    "fusion": "The fused layer that makes an engine of TensorRT wrong, and what breaks it.",
+    "auto": "Ten builds of an engine of TensorRT that say which of these to search for.",
+}
 
 
 @click.group("find", cls=LazyGroup, table=_COMMANDS, prefix="surgeon.commands.find_")

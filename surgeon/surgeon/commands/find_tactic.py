@@ -1,0 +1,69 @@
+"""``surgeon find tactic``: which kernel makes an engine of TensorRT wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from surgeon import options
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command("tactic")
+@options.model_argument
+@options.engine_options
+@click.option(
+    "--good",
+    type=_FILE,
+    metavar="CACHE|RECORD",
+    help="A build that is right: its timing cache, or the folder that 'surgeon build --record' wrote.",
+)
+@click.option(
+    "--bad",
+    type=_FILE,
+    metavar="CACHE",
+    help="The timing cache of the build that fails, if builds differ from day to day.",
+)
+@click.option("--every", is_flag=True, help="Give every tactic of every op a verdict, whatever is found before.")
+@click.option(
+    "-o", "--output", type=_FILE, metavar="CACHE", help="The timing cache to write; default: MODEL.good.cache here."
+)
+@options.limit_options
+@options.parallel_options
+@options.budget_options
+@click.option("--save", type=_FILE, metavar="RESULT.json", help="Keep the result, as --json prints it.")
+@options.process_options
+@options.allow_external_option
+@options.json_option
+def command(**given: Any) -> int:
+    r"""Name the tactic (the kernel chosen for one op) that makes an engine of MODEL wrong.
+
+    The engine is built with an editable timing cache, and again from that cache: if this does not replay, the search
+    refuses and says which keys differ. With --good the tactics that differ are searched, which takes the logarithm of
+    their number in builds; without it build after build tries the next tactic of every op until one is right. A build
+    that cannot be made counts for nothing. What is found comes with a timing cache that avoids it.
+    Ends with 0 if a tactic is named, 1 if there is nothing to find, 3 if it could not decide.
+
+    \b
+    Examples:
+      surgeon find tactic model.onnx
+      surgeon find tactic model.onnx --good lastweek.cache --resume trials
+      surgeon find tactic model.onnx --target tensorrt:tf32=false --every -o model.good.cache
+      surgeon build model.onnx -o model.engine --timing-cache model.good.cache --pin
+    """
+    from surgeon.console import print_json, results
+    from surgeon.probing import Request, exit_code, perform_tactic, write_result
+    from surgeon.report.tactic_report import print_tactic
+
+    as_json = given.pop("as_json")
+    request = Request(**given)
+    found = perform_tactic(request)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        print_tactic(results(), found)
+    write_result(found, request)
+    return exit_code(found)
