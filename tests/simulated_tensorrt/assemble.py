@@ -33,9 +33,9 @@ from tests.simulated_tensorrt.pybind import Classes, make_class, make_enum
 TEMPLATES: Mapping[str, type] = {
     "Builder": builder.Builder,
     "Dims": values.Dims,
-    "Dims2": values.Dims,
-    "Dims3": values.Dims,
-    "Dims4": values.Dims,
+    "Dims2": values.FixedDims,
+    "Dims3": values.FixedDims,
+    "Dims4": values.FixedDims,
     "DimsHW": values.DimsHW,
     "EngineInspector": inspector.EngineInspector,
     "IBuilderConfig": config.IBuilderConfig,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import time
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -161,7 +163,7 @@ class _Build:
         data = self._data(layers, tuple(profiles), sick)
         self._step("Building engine from network", 2)
         if self.config._cache is not None:
-            journal.info(f"Serializing timing cache. UUID = {abs(hash(self.plan.device)) % 10**12:012d}")
+            journal.info(f"Serializing timing cache. UUID = {zlib.crc32(self.plan.device.encode()):08x}")
         if data.verbosity == int(self.trt.ProfilingVerbosity.DETAILED):
             journal.verbose("Engine Layer Information:")
             for layer in layers[0]:
@@ -252,7 +254,7 @@ class _Build:
         self.journal.verbose(f"Original: {len(graph.nodes)} layers")
         for group in groups:
             names = [graph.nodes[i].name for i in group.nodes]
-            for first, second in zip(names, names[1:], strict=False):
+            for first, second in itertools.pairwise(names):
                 rule = "ConvReluFusion" if group.kind == "conv" else "PointWiseFusion"
                 self.journal.verbose(f"{rule}: Fusing {first} with {second}")
         self.journal.verbose(f"After vertical fusions: {len(groups)} layers")

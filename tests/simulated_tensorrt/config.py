@@ -130,6 +130,13 @@ class IBuilderConfig:
     def get_preview_feature(self, feature: Any) -> bool:
         return int(feature) in self._preview
 
+    @property
+    def int8_calibrator(self) -> Any:
+        return None  # of the weakly typed past: can be asked for, not set
+
+    def get_quantization_flag(self, flag: Any) -> bool:
+        return False
+
     def can_run_on_DLA(self, layer: Any) -> bool:
         return False
 

@@ -285,6 +285,9 @@ class IExecutionContext:
         for name in self._engine._engine.outputs:
             if name not in self._allocators and not self._addresses.get(name):
                 return f"Neither address or allocator is set for output tensor {name}."
+        for name, source in self._engine._engine.traits.aliased:
+            if name in self._engine._engine.outputs and self._addresses.get(name) != self._addresses.get(source):
+                return f"Output tensor {name} is aliased with input tensor {source} and must have its address."
         return ""
 
     def _play_failures(self) -> bool:

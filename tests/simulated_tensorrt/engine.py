@@ -98,7 +98,7 @@ class ICudaEngine:
         return name in self._engine.marked
 
     def get_aliased_input_tensor(self, name: str) -> str:
-        return ""
+        return dict(self._engine.traits.aliased).get(name, "")
 
     @property
     def num_layers(self) -> int:

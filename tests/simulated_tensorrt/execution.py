@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import sys
 import time
@@ -9,12 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from onnx import numpy_helper
 
 from tests.simulated_tensorrt.compute import NUMPY, LayerProgram, rounded_to
 from tests.simulated_tensorrt.device_memory import device
 from tests.simulated_tensorrt.engine_file import EngineData, EngineLayer
 from tests.simulated_tensorrt.faults import shows, spoil
-from tests.simulated_tensorrt.graph import Graph
+from tests.simulated_tensorrt.graph import Graph, reads
 from tests.simulated_tensorrt.plan import WRONG
 
 
@@ -47,7 +49,10 @@ class Execution:
     def run(self) -> dict[str, Any]:
         """Values of the outputs."""
         layers = self.engine.layers[self.number]
-        last = _last_readers(layers, self.graph, self.engine.outputs)
+        programs = self.context._engine._programs
+        if ("last", self.number) not in programs:
+            programs["last", self.number] = _last_readers(layers, self.graph, self.engine.outputs)
+        last = programs["last", self.number]
         for index, layer in enumerate(layers):
             if layer.kind == "reformat":
                 continue
@@ -141,8 +146,6 @@ def _widened(value: Any) -> Any:
 
 
 def _constant(graph: Graph, name: str) -> Any:
-    from onnx import numpy_helper
-
     return _widened(numpy_helper.to_array(graph.constants[name]))
 
 
@@ -150,19 +153,21 @@ def _own_rounding(value: Any, layer: EngineLayer, wanted: bool) -> Any:
     """Kernels sum in their own order: each has a rounding error of its own, of one unit in the last place."""
     if not wanted or layer.choice is None or not isinstance(value, np.ndarray) or value.dtype != np.float32:
         return value
-    rng = random.Random(layer.choice.hash)
-    pattern = np.array([rng.choice((-1, 0, 0, 1)) for _ in range(61)], np.int32)
-    flat = value.reshape(-1)
-    bits = flat.view(np.int32) + np.resize(pattern, flat.size)
+    flat = np.ascontiguousarray(value).reshape(-1)
+    bits = flat.view(np.int32) + np.resize(_pattern(layer.choice.hash), flat.size)
     moved = bits.view(np.float32)
     plain = np.isfinite(flat) & np.isfinite(moved) & (flat != 0)
     return np.where(plain, moved, flat).reshape(value.shape)
 
 
+@functools.lru_cache(maxsize=256)
+def _pattern(seed: int) -> np.ndarray:
+    rng = random.Random(seed)
+    return np.array([rng.choice((-1, 0, 0, 1)) for _ in range(61)], np.int32)
+
+
 def _last_readers(layers: tuple[EngineLayer, ...], graph: Graph, outputs: tuple[str, ...]) -> dict[int, list[str]]:
     """Tensors that nobody needs after a layer, by the layer's index."""
-    from tests.simulated_tensorrt.graph import reads
-
     last: dict[str, int] = {}
     for index, layer in enumerate(layers):
         made = {name for i in layer.nodes for name in graph.nodes[i].output}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import zlib
 from typing import Any
@@ -74,7 +75,15 @@ class EngineInspector:
         layers = [layer for profile in data.layers for layer in profile]
         if data.verbosity == int(self._trt.ProfilingVerbosity.LAYER_NAMES_ONLY):
             return [layer.name for layer in layers]
-        return [self._row(layer) for layer in layers]
+        rows = [self._row(layer) for layer in layers]
+        for before, after in itertools.pairwise(rows):
+            if after["Name"] == f"Reformatting CopyNode for Output Tensor 0 to {before['Name']}":
+                before["Outputs"][0]["Name"] = after["Inputs"][0]["Name"]
+                after["Inputs"][0] = dict(before["Outputs"][0])
+        for row in rows:
+            if row["LayerType"] == "Reformat":
+                row["Outputs"][0]["Dimensions"] = row["Inputs"][0]["Dimensions"] or row["Outputs"][0]["Dimensions"]
+        return rows
 
     def _row(self, layer: EngineLayer) -> dict[str, Any]:
         graph: Graph = self._engine._graph

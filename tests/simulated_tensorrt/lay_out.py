@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Collection, Sequence
 
@@ -66,6 +67,9 @@ def layers_of(
         if wants and any(layouts.get(n) == "channels_last" for n in wanted):
             layers.append(
                 _reformat(f"Reformatting CopyNode for Output Tensor 0 to {group.name}{suffix}", names[wanted[0]])
+            )
+            layers[-1] = dataclasses.replace(
+                layers[-1], inputs=(layers[-1].outputs[0][1],), outputs=(("", names[wanted[0]]),)
             )
     return tuple(layers)
 

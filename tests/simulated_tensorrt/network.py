@@ -223,6 +223,15 @@ class ILayer:
     def get_output_type(self, index: int) -> Any:
         return self.get_output(index).dtype
 
+    # Of the weakly typed past: nothing is ever set, and setting is not played.
+
+    @property
+    def precision_is_set(self) -> bool:
+        return False
+
+    def output_type_is_set(self, index: int) -> bool:
+        return False
+
 
 class ITensor:
     """A tensor, known by its name in the ONNX model."""

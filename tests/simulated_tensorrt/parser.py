@@ -65,12 +65,11 @@ class OnnxParser:
             model.ParseFromString(data)
             if not model.HasField("graph") or not model.graph.output:
                 raise DecodeError("no graph")
-            folder = str(Path(path).parent) if path else ""
-            onnx.external_data_helper.load_external_data_for_model(model, folder)
+            _load_weights(model, Path(path).parent if path else Path())
         except DecodeError:
             self._refuse([_whole("MODEL_DESERIALIZE_FAILED", "Failed to parse the ONNX model")])
             return None
-        except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        except (OSError, ValueError) as error:
             words = f"Failed to load external weights: {str(error).splitlines()[0]}"
             self._refuse([_whole("MODEL_DESERIALIZE_FAILED", words)])
             return None
@@ -154,6 +153,19 @@ class OnnxParser:
 
     def get_used_vc_plugin_libraries(self) -> list[str]:
         return []
+
+
+def _load_weights(model: onnx.ModelProto, folder: Path) -> None:
+    """Read the weights outside of a model. Unlike onnx, the parser takes files with several hard links."""
+    for tensor in onnx.external_data_helper._get_all_tensors(model):
+        if not onnx.external_data_helper.uses_external_data(tensor):
+            continue
+        info = onnx.external_data_helper.ExternalDataInfo(tensor)
+        with (folder / info.location).open("rb") as file:
+            file.seek(info.offset or 0)
+            tensor.raw_data = file.read(info.length if info.length else -1)
+        tensor.data_location = onnx.TensorProto.DEFAULT
+        del tensor.external_data[:]
 
 
 def _whole(code: str, words: str) -> Problem:

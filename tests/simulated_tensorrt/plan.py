@@ -27,7 +27,7 @@ DECEIVING = ("cache_ignored", "tactic_not_applied", "listener_never_called", "in
 """Effects on what the engine and the builder say about themselves."""
 EFFECTS = WRONG + BUILDING + LOADING + RUNNING + DECEIVING
 MODES = ("bias", "scale", "element", "tile", "transpose")
-"""How values are wrong: an offset on all, a factor on all, one element, one tile of 4 x 4, a tile of 4 x 4 transposed."""
+"""How values are wrong: an offset on all, a factor on all, one element, a tile of 4 x 4, such a tile transposed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +121,8 @@ class Plan:
     """Number of devices; with 0, ``Builder(logger)`` raises as on a machine without one."""
     rounding: bool = True
     """Kernels of one layer differ by a rounding error of their own."""
+    aliased: tuple[tuple[str, str], ...] = ()
+    """(output, input) pairs: the output is written over the input and must have its address."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -136,7 +138,8 @@ def from_json(data: dict[str, Any]) -> Plan:
         fields["also"] = Where(**fields["also"]) if fields.get("also") else None
         fields["fused_with"] = tuple(fields.get("fused_with", ()))
         faults.append(Fault(**fields))
-    return Plan(**{**data, "faults": tuple(faults)})
+    aliased = tuple((output, source) for output, source in data.get("aliased", ()))
+    return Plan(**{**data, "faults": tuple(faults), "aliased": aliased})
 
 
 def write(plan: Plan, path: Path) -> dict[str, str]:

@@ -131,8 +131,9 @@ def make_class(
     body |= {"__module__": module, "_generated": True, "__setattr__": _set_attribute, "__reduce_ex__": _no_reduce}
     body["_constructible"] = "__init__" in methods
     body["__doc__"] = template.__doc__ if template else "Not simulated."
-    body.setdefault("__init__", lambda self, *args, **kwargs: None)
     for method, lines in methods.items():
+        if method == "__buffer__":
+            continue  # comes with the built-in base
         body[method] = _method(name, method, lines, played.get(method), classes)
     for method, lines in static.items():
         body[method] = _static(name, method, lines, played.get(method), classes)
@@ -154,8 +155,6 @@ def _played(template: type | None) -> dict[str, Any]:
 def _method(owner: str, name: str, lines: Sequence[str], play: Any, classes: Classes) -> Any:
     if name in ("__enter__", "__exit__") or not lines:
         return play or {"__enter__": _enter, "__exit__": _exit}.get(name) or _unplayed(owner, name, lines)
-    if lines[0].startswith("__buffer__"):
-        return play or (lambda self, flags, /: memoryview(self))
     if play is None:
         return _unplayed(owner, name, lines)
     if not lines[0].startswith(name + "(self:"):  # written in Python in the real package, too

@@ -94,7 +94,7 @@ def _in_node(
     if node.domain not in ("", "ai.onnx", "trt.plugins") or not supported(node.op_type, profile):
         words = (
             "Assertion failed: isNodeInPluginRegistry(...) : No importer registered for op: "
-            f"{node.op_type}. Please check that the ONNX node is supported in the ONNX parser, or that a plugin is loaded"
+            f"{node.op_type}. Please check that the node is supported in the ONNX parser, or that a plugin is loaded"
         )
         yield Problem("UNSUPPORTED_NODE", words, index, node.name, node.op_type, stack, main)
         return

@@ -52,11 +52,15 @@ class Dims:
         return 8
 
 
-class DimsHW:
-    """A height and a width."""
+class FixedDims:
+    """A shape whose number of dimensions is fixed, given as numbers or as one sequence."""
 
     def __init__(self, *shape: Any) -> None:
         self._dims = list(shape[0]) if len(shape) == 1 else list(shape)
+
+
+class DimsHW(FixedDims):
+    """A height and a width."""
 
     @property
     def h(self) -> int:
@@ -118,11 +122,18 @@ class TimingCacheKey:
     def parse(classes: Classes, text: str) -> Any:
         if len(text) != 34:
             raise ValueError("The text should have exactly 34 characters.")
-        if not text.startswith("0x"):
-            raise ValueError("The text should begin with '0x'.")
-        if any(letter not in "0123456789abcdefABCDEF" for letter in text[2:]):
-            raise ValueError("The text should contain only hexadecimal digits.")
-        return make(classes["TimingCacheKey"], _text=text.lower())
+        if not text.startswith(("0x", "0X")):
+            raise ValueError("The text should start with prefix `0x` or `0X`.")
+        pairs = [_byte(text[i : i + 2]) for i in range(2, 34, 2)]
+        return make(classes["TimingCacheKey"], _text="0x" + "".join(f"{pair:02x}" for pair in pairs))
+
+
+def _byte(pair: str) -> int:
+    # As the real one reads: of "1g" it takes the 1, only "g1" is wrong.
+    hexadecimal = "0123456789abcdefABCDEF"
+    if pair[0] not in hexadecimal:
+        raise ValueError("The text has invalid content.")
+    return int(pair if pair[1] in hexadecimal else pair[0], 16)
 
 
 class TimingCacheValue:
