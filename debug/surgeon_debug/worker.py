@@ -165,8 +165,11 @@ def _words(error: Exception) -> dict[str, Any]:
 
     memory = isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError)
     if isinstance(error, SurgeonError):
-        said = {"kind": type(error).__name__, "what": error.what, "where": error.where, "hint": error.hint}
+        failure = isinstance(error, EngineFailure)  # and its kinds, which the parent need not know
+        kind = EngineFailure.__name__ if failure else type(error).__name__
+        said = {"kind": kind, "what": error.what, "where": error.where, "hint": error.hint}
         said["ending"] = error.ending.value if isinstance(error, EngineFailure) else ""
+        said["nodes"] = list(error.nodes) if isinstance(error, EngineFailure) else []
     else:
         said = {"kind": "", "what": " ".join(str(error).split()) or type(error).__name__, "where": "", "hint": ""}
     return {**said, "memory": memory}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from surgeon_debug.runners.tensorrt.inspector import EngineInfo, EngineLayer
 
@@ -73,6 +73,23 @@ class TensorMatch:
         return len(self.candidates) > 1
 
 
+def model_name(name: str, known: Collection[str]) -> str:
+    """The name in the model of a tensor of the engine, if it is the same but for what the engine hangs on to it.
+
+    Args:
+        name: Its name in the engine.
+        known: Names of the model's tensors.
+
+    Returns:
+        The name in the model; empty if there is none.
+    """
+    plain = _PROFILE.sub("", name)
+    for candidate in (name, plain, *(ending.sub("", plain) for ending in _ENDINGS)):
+        if candidate in known:
+            return candidate
+    return ""
+
+
 class LayerMap:
     """The way from an engine to its model.
 
@@ -133,14 +150,10 @@ class LayerMap:
             shape: Its sizes, if they are known.
             kind: Its type as numpy calls it, if it is known.
         """
-        if name in self._tensors:
-            return TensorMatch((name,), How.NAME)
-        plain = _PROFILE.sub("", name)
-        for ending in (None, *_ENDINGS):
-            stripped = plain if ending is None else ending.sub("", plain)
-            if stripped in self._tensors and self._fits(stripped, shape, kind):
-                return TensorMatch((stripped,), How.NAME)
-        writer = self._writers.get(name) or self._writers.get(plain)
+        known = model_name(name, self._tensors)
+        if known == name or (known and self._fits(known, shape, kind)):
+            return TensorMatch((known,), How.NAME)
+        writer = self._writers.get(name) or self._writers.get(_PROFILE.sub("", name))
         if writer is None:
             return TensorMatch((), How.UNKNOWN)
         nodes = set(self._of[writer.name].nodes)

@@ -15,6 +15,7 @@ from surgeon_debug.runners.tensorrt.debug_listener import Shown, Sink
 from surgeon_debug.runners.tensorrt.device_memory import CudaError, DeviceMemory
 from surgeon_debug.runners.tensorrt.engine_maker import Draft, Made, Places
 from surgeon_debug.runners.tensorrt.execute import Execution
+from surgeon_debug.runners.tensorrt.layer_map import model_name
 from surgeon_debug.runners.tensorrt.layer_times import layer_times
 from surgeon_debug.runners.tensorrt.module import load_tensorrt
 from surgeon_debug.values import Feeds, Value
@@ -162,8 +163,9 @@ class TensorRT:
         """Keep what is wanted of the tensors that the engine shows; pass all of them on."""
         if self.listen is not None:
             self.listen(shown)
-        if shown.name in self._keeps:
-            self._kept[shown.name] = shown.value
+        name = model_name(shown.name, self._keeps)
+        if name and (name == shown.name or name not in self._kept):
+            self._kept[name] = shown.value
 
     def run(self, feeds: Feeds) -> dict[str, Value]:
         """Run once; inputs of a size that the engine was not built for have another one built first."""

@@ -1,0 +1,186 @@
+"""The runner ``tensorrt`` on the simulated library, each engine in a process of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from surgeon_debug.endings import Ending, EngineFailure
+from surgeon_debug.layers import compare_models
+from surgeon_debug.runners.catalogue import make_engine
+from surgeon_debug.runners.self_test import self_test
+from surgeon_debug.runners.tensorrt.failures import builder_refused, parser_refused
+from surgeon_passes.errors import BadOptionError, EngineError
+from tests.debug.tensorrt_places import INSTALLED, net, play, run, saved, x
+from tests.simulated_tensorrt.plan import Fault, Where
+
+
+def expected(model: Path, outputs: list[str], feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    with make_engine("onnxruntime:optimize=none") as engine:
+        engine.prepare(model, outputs)
+        return engine.run(feeds)
+
+
+def test_it_passes_the_self_test(each_tensorrt: str) -> None:
+    with make_engine("tensorrt", isolated=True) as engine:
+        self_test(engine)
+
+
+def test_outputs_and_inner_tensors_by_either_means(each_tensorrt: str, tmp_path: Path) -> None:
+    model, names = net(tmp_path), ["y", "c", "a"]
+    right = expected(model, names, x())
+    for means in ("debug", "output"):
+        found = run(model, x(), [*names, "nowhere"], f"tf32=false,observe={means}")
+        assert list(found) == names  # what the model lacks is missing, never replaced
+        for name in names:
+            np.testing.assert_allclose(found[name], right[name], rtol=1e-4, atol=1e-5)
+
+
+def test_unfused_tensors_are_shown_under_the_models_names(new_tensorrt: None, tmp_path: Path) -> None:
+    model = net(tmp_path)
+    right = expected(model, ["a", "b", "c", "d", "y"], x())
+    found = run(model, x(), ["y", "a", "b", "c", "d"], "tf32=false,debug=unfused")
+    assert 1 < len(found) < 5  # what is fused away is not there
+    for name, value in found.items():
+        np.testing.assert_allclose(value, right[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        ("float16", np.float16), ("bfloat16", ml_dtypes.bfloat16), ("int32", np.int32), ("int64", np.int64),
+        ("uint8", np.uint8), ("int8", np.int8), ("bool", np.bool_),
+    ],
+)  # fmt: skip
+def test_types(new_tensorrt: None, tmp_path: Path, kind: str, dtype: type) -> None:
+    text = f'<ir_version: 11, opset_import: ["" : 23]> g ({kind}[2,3] x) => ({kind}[2,3] y) {{ y = Identity (x) }}'
+    value = np.array([[0, 1, 1], [1, 0, 1]]).astype(dtype)
+    found = run(saved(tmp_path, text), {"x": value}, ["y"])["y"]
+    assert found.dtype == value.dtype and (found == value).all()
+
+
+def test_double_is_computed_in_float_and_its_range_is_minded(new_tensorrt: None, tmp_path: Path) -> None:
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (double[2] x) => (double[2] y) { y = Neg (x) }'
+    model = saved(tmp_path, text)
+    assert run(model, {"x": np.array([1.5, -2.0])}, ["y"])["y"].tolist() == [-1.5, 2.0]
+    with pytest.raises(EngineFailure, match=r"input 'x' holds float64 numbers that are beyond the engine's float32"):
+        run(model, {"x": np.array([1e300, 0.0])}, ["y"])
+
+
+def test_sizes_that_only_the_run_tells(new_tensorrt: None, tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[3,3] x) => (int64[2,M] y, float[3,3] z) { y = NonZero (x) z = Neg (x) }"""
+    model = saved(tmp_path, text)
+    with make_engine("tensorrt", isolated=True) as engine:
+        engine.prepare(model, ["y", "z"])
+        for value in (np.eye(3), np.zeros((3, 3)), np.ones((3, 3))):  # the memory for the output grows
+            found = engine.run({"x": value.astype(np.float32)})
+            assert (found["y"] == np.array(np.nonzero(value))).all() and (found["z"] == -value).all()
+
+
+def test_sizes_come_from_the_inputs_and_widen(new_tensorrt: None, tmp_path: Path) -> None:
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 4] x) => (float[N, 4] y) { y = Neg (x) }'
+    model = saved(tmp_path, text)
+    with make_engine(f"tensorrt:record={tmp_path / 'rec'}", isolated=True) as engine:
+        engine.prepare(model, ["y"])
+        for rows in (3, 1, 3, 7, 0):
+            value = np.arange(rows * 4, dtype=np.float32).reshape(rows, 4)
+            assert (engine.run({"x": value})["y"] == -value).all()
+    spans = json.loads((tmp_path / "rec" / "build.json").read_text())["ranges"]
+    assert spans == {"x": {"least": [0, 4], "best": [3, 4], "most": [7, 4]}}
+
+
+def test_given_sizes_are_kept_and_others_refused(new_tensorrt: None, tmp_path: Path) -> None:
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 4] x) => (float[N, 4] y) { y = Neg (x) }'
+    model = saved(tmp_path, text)
+    (tmp_path / "p.json").write_text('{"x": {"min": [1, 4], "max": [2, 4]}}')
+    for options in ("dims=N=1..2", f"profile={tmp_path / 'p.json'}"):
+        with make_engine(f"tensorrt:{options}", isolated=True) as engine:
+            engine.prepare(model, ["y"])
+            assert engine.run({"x": np.ones((2, 4), np.float32)})["y"].shape == (2, 4)
+            with pytest.raises(EngineFailure, match=r"input 'x' of 3x4 is outside the engine's sizes"):
+                engine.run({"x": np.ones((3, 4), np.float32)})
+            assert engine.run({"x": np.ones((1, 4), np.float32)})["y"].shape == (1, 4)
+
+
+def test_an_input_that_holds_a_shape(new_tensorrt: None, tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[2, 6] x, int64[2] s) => (float[A, B] y) { y = Reshape (x, s) }"""
+    model = saved(tmp_path, text)
+    value = np.arange(12, dtype=np.float32).reshape(2, 6)
+    with make_engine("tensorrt", isolated=True) as engine:
+        engine.prepare(model, ["y"])
+        for shape in ((3, 4), (4, 3), (12, 1)):
+            assert (engine.run({"x": value, "s": np.array(shape)})["y"] == value.reshape(shape)).all()
+
+
+def test_an_output_may_lie_over_an_input(new_tensorrt: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(monkeypatch, tmp_path, aliased=(("y", "x"),))
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[4] x) => (float[4] y) { y = Neg (x) }'
+    value = np.arange(4, dtype=np.float32)
+    with make_engine("tensorrt", isolated=True) as engine:
+        engine.prepare(saved(tmp_path, text), ["y"])
+        for _ in range(2):
+            assert (engine.run({"x": value})["y"] == -value).all()
+
+
+def test_the_parser_names_node_operator_code_and_functions(new_tensorrt: None, tmp_path: Path) -> None:
+    text = """<ir_version: 9, opset_import: ["" : 17, "my" : 1]> g (float[2,2] x) => (float y) { y = my.Outer (x) }
+        <domain: "my", opset_import: ["" : 17, "my" : 1]> Outer (a) => (b) { b = my.Inner (a) }
+        <domain: "my", opset_import: ["" : 17]> Inner (a) => (b) { c = Relu (a) b = Det (c) }"""
+    with pytest.raises(EngineFailure) as failed:
+        run(saved(tmp_path, text), {"x": np.eye(2, dtype=np.float32)}, ["y"])
+    words = str(failed.value)
+    assert parser_refused(words) and not builder_refused(words) and failed.value.ending is Ending.REFUSED
+    assert "(Det) in function Outer > Inner is refused with UNSUPPORTED_NODE" in words
+
+
+def test_nodes_without_a_name_and_outputs_without_a_type(new_tensorrt: None, tmp_path: Path) -> None:
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[2] x) => (y, z) { y = Neg (x) z = Neg (x) }'
+    model = saved(tmp_path, text)
+    before = model.read_bytes()
+    assert set(run(model, {"x": np.ones(2, np.float32)}, ["y", "z"], f"record={tmp_path / 'r'}")) == {"y", "z"}
+    layers = json.loads((tmp_path / "r" / "build.json").read_text())["layers"]
+    assert {node for layer in layers for node in layer["nodes"]} == {"Neg(y)", "Neg(z)"}
+    assert model.read_bytes() == before
+
+
+def test_bad_options(new_tensorrt: None, tmp_path: Path) -> None:
+    for options, words in (
+        ("level=7", "no optimisation level 7"),
+        ("strict=true", "no timing cache"),
+        ("pins=p.json", "no timing cache|add cache=FILE"),
+        ("level=0,cache=a.cache", "at level 0 tensorrt ignores timing caches"),
+        ("observe=closely", "no observe=closely"),
+        ("dims=N=3..1", "is no range"),
+        ("route=what", "is no knob"),
+        ("workspace=much", "not a size"),
+        ("colour=red", "no option 'colour'"),
+    ):
+        with make_engine(f"tensorrt:{options}", isolated=True) as engine, pytest.raises(BadOptionError, match=words):
+            engine.ready()
+
+
+def test_no_gpu_and_a_version_that_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EngineError, match=r"needs the package tensorrt, which is not installed; run pip install"):
+        make_engine("tensorrt", isolated=True).ready()
+    (tmp_path / "tensorrt.py").write_text("__version__ = '10.9.0.34'\nclass IOutputAllocator: pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(EngineError, match=r"TensorRT 10\.9\.0\.34 lacks .* exists since 10\.0; run pip install"):
+        make_engine("tensorrt", isolated=True).ready()
+    monkeypatch.syspath_prepend(str(INSTALLED / "11.4"))
+    play(monkeypatch, tmp_path, devices=0)
+    with pytest.raises(EngineError, match=r"finds no GPU that it can use here.*nvidia-smi"):
+        make_engine("tensorrt", isolated=True).ready()
+
+
+def test_layers_are_compared_and_the_wrong_one_is_named(
+    each_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(monkeypatch, tmp_path, Fault("wrong_values", Where(node="/c"), amount=0.2))
+    found = compare_models(net(tmp_path), target="tensorrt:tf32=false", layers=True)
+    assert found.verdict == "differ" and [result.node for result in found.wrong] == ["/c"]
