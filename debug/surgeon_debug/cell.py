@@ -235,7 +235,7 @@ class Cell:
             ending = Ending(error["ending"])
             if ending is Ending.CRASHED:
                 self._bury()  # it says of itself that it cannot go on, as after an error that sticks to its device
-            raise EngineFailure(what, ending=ending, where=where, hint=hint)
+            raise EngineFailure(what, ending=ending, where=where, hint=hint, nodes=error["nodes"])
         if isinstance(kind, type) and issubclass(kind, SurgeonError):
             raise kind(what, where=where, hint=hint)
         raise EngineFailure(f"{self._runner.text} failed while {task.words}: {what}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 
 from surgeon_passes.errors import EngineError
 
@@ -30,8 +31,18 @@ class EngineFailure(EngineError):  # noqa: N818  (it is the engine's failure, to
         ending: How it ended.
         where: As for every error of the family.
         hint: As for every error of the family.
+        nodes: Nodes of the model's main graph that the engine itself names as the ones it refuses, all of them.
     """
 
-    def __init__(self, what: str, *, ending: Ending = Ending.REFUSED, where: str = "", hint: str = "") -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        ending: Ending = Ending.REFUSED,
+        where: str = "",
+        hint: str = "",
+        nodes: Sequence[str] = (),
+    ) -> None:
         super().__init__(what, where=where, hint=hint)
         self.ending = ending
+        self.nodes = tuple(nodes)

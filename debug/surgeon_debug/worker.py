@@ -167,7 +167,7 @@ def _words(error: Exception) -> dict[str, Any]:
     if isinstance(error, SurgeonError):
         failure = isinstance(error, EngineFailure)  # and its kinds, which the parent need not know
         kind = EngineFailure.__name__ if failure else type(error).__name__
-        said = {"kind": kind, "what": error.what, "where": error.where, "hint": error.hint}
+        said: dict[str, Any] = {"kind": kind, "what": error.what, "where": error.where, "hint": error.hint}
         said["ending"] = error.ending.value if isinstance(error, EngineFailure) else ""
         said["nodes"] = list(error.nodes) if isinstance(error, EngineFailure) else []
     else:

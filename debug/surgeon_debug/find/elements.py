@@ -46,6 +46,12 @@ class Elements:
         """The element that a node is in."""
         return self._of[position]
 
+    def named(self, titles: Iterable[str]) -> list[int]:
+        """Elements with a node that messages call by one of these names, ascending."""
+        wanted = frozenset(titles)
+        found = (self._of[i] for i, node in enumerate(self._source.nodes) if node.title in wanted)
+        return sorted(set(found))
+
     def titles(self, elements: Iterable[int]) -> tuple[str, ...]:
         """What messages call the nodes of some elements, in topological order."""
         return tuple(self._source.nodes[position].title for position in self.positions(elements))

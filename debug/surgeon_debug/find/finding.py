@@ -40,7 +40,8 @@ class Culprit:
     positions: tuple[int, ...]
     """Positions of the nodes in the main graph's topological order."""
     found_by: str
-    """``census``: alone, on the reference's values; ``cut``: by cutting the model; ``window``: only together."""
+    """``census``: alone, on the reference's values; ``report``: the engine names it; ``cut``: by cutting the model;
+    ``window``: only together."""
     latent: bool = False
     """Whether the model's outputs do not show it."""
     alone: bool | None = None
@@ -60,7 +61,7 @@ class Step:
     """One step on the way."""
 
     name: str
-    """``probe``, ``census``, ``shown``, ``cut``, ``window``, ``verify``, ``shrink`` or ``bundle``."""
+    """``probe``, ``census``, ``report``, ``shown``, ``cut``, ``window``, ``verify``, ``shrink`` or ``bundle``."""
     words: str
     """What came out, as a phrase."""
     trials: int = 0

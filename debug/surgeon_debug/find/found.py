@@ -19,7 +19,7 @@ class Found:
     reason: str
     """What was measured, as a phrase."""
     found_by: str
-    """``census``, ``cut`` or ``window``; see :class:`surgeon_debug.find.finding.Culprit`."""
+    """``census``, ``report``, ``cut`` or ``window``; see :class:`surgeon_debug.find.finding.Culprit`."""
     alone: bool | None
     """Whether it was seen to fail with nothing else on the suspect."""
     inside: str = ""

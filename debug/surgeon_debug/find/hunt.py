@@ -17,7 +17,6 @@ from surgeon_debug.find.oracle import FailureKind
 from surgeon_debug.find.probe import Probe
 from surgeon_debug.find.shown import Shown
 from surgeon_debug.find.trials import Trials
-from surgeon_debug.search.drive import SearchStopped
 from surgeon_debug.search.subset import SmallestSubset
 from surgeon_debug.search.trial import Outcome
 
@@ -89,7 +88,7 @@ class Hunt:
             return
         self._trials.repeats = self._seen.repeats
         self._trials.compile_each = self._seen.per_build
-        accused: list[Found] = []
+        accused = self._named_by_the_engine()
         unjudged = True
         if self._examiners.census is not None and self._seen.signature.kind.by_values and self._census_pays():
             census = self._census(self._examiners.census)
@@ -100,6 +99,24 @@ class Hunt:
         self._prove(accused)
         if self.trail.cured is False or not accused:
             self._cut_on(accused)
+
+    def _named_by_the_engine(self) -> list[Found]:
+        """What the engine itself names as what it refuses, as far as it does refuse it alone."""
+        signature = self._seen.signature
+        if signature is None or signature.kind is not FailureKind.REFUSED:
+            return []
+        named = self._elements.named(self._seen.named)
+        if not named or len(named) > _MOST_FAULTS or len(named) == len(self._elements):
+            return []
+        found = []
+        with self._trials.step("report") as step:
+            for element in named:
+                record = self._trials.record(frozenset([element]))
+                if record.signature is not None and record.signature.kind is FailureKind.REFUSED:
+                    found.append(Found(frozenset([element]), FailureKind.REFUSED, record.words, "report", True))
+            many = "1 node" if len(named) == 1 else f"{len(named)} nodes"
+            step.words = f"the engine names {many}, and refuses {len(found)} of them alone"
+        return found
 
     def _census_pays(self) -> bool:
         batches = self._examiners.batches
@@ -319,11 +336,6 @@ class Hunt:
 
     def _why(self, elements: frozenset[int]) -> str:
         return self._trials.words.get(elements, "no reason given")
-
-
-def stopped_words(stopped: SearchStopped) -> str:
-    """Why a search ended early, as a sentence."""
-    return f"the search ended before it was over: {stopped.reason}"
 
 
 def _them(count: int) -> str:

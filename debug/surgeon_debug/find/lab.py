@@ -17,7 +17,7 @@ from surgeon_debug.endings import EngineFailure
 from surgeon_debug.feed_pieces import FedPiece, chain_piece
 from surgeon_debug.find.groundwork import Groundwork, given_outputs
 from surgeon_debug.find.hybrid import Hybrid, share, unread
-from surgeon_debug.find.oracle import FRESH, FailureKind, Signature, TrialRecord
+from surgeon_debug.find.oracle import FRESH, NAMED, FailureKind, Signature, TrialRecord
 from surgeon_debug.find.signature import of_error, of_outputs
 from surgeon_debug.limits import Limits
 from surgeon_debug.runners.contract import Engine
@@ -67,6 +67,7 @@ class Lab:
         self._limits, self._postprocess, self._by_values = limits, postprocess, by_values
         self._give_back = give_back
         self._aborted = False
+        self._named: tuple[str, ...] = ()  # nodes that the suspect named in this trial as what it refuses
         model = self.ground.source.model
         self._types = {
             value.name: numpy_dtype(value.dtype.value)
@@ -99,6 +100,7 @@ class Lab:
         """
         started = time.monotonic()
         tally = _Tally()
+        self._named = ()
         held = self.ground.values.runs
         try:
             signature, words, error, unresolved = self._try(elements, attempt, tally)
@@ -113,6 +115,7 @@ class Lab:
             tally.builds,
             tally.runs,
             tally.reference_runs,
+            {NAMED: list(self._named)} if self._named else {},
         )
 
     def _try(
@@ -130,6 +133,7 @@ class Lab:
             found, unresolved = self._run(elements, attempt, hybrid, piece, tally)
         except EngineError as error:
             self._built = None
+            self._named = error.nodes if isinstance(error, EngineFailure) else ()
             return of_error(error, self.ground.names), str(error), None, ""
         if unresolved or not self._by_values:
             return None, "", None, unresolved

@@ -28,7 +28,8 @@ from surgeon_debug.memory_left import memory_left
 from surgeon_debug.search.budget import Budget
 from surgeon_debug.search.drive import SearchStopped
 from surgeon_debug.values import Feeds
-from surgeon_passes.errors import SurgeonError
+from surgeon_debug.whole_run import run_whole
+from surgeon_passes.errors import EngineError, SurgeonError
 
 Spec = LabSpec | CheckSpec
 
@@ -116,11 +117,22 @@ class NodeSearch:
     def _hunt(self, seen: Probe, trail: Trail, trials: list[Trials]) -> None:
         by_values = seen.signature is None or seen.signature.kind.by_values
         spec = self._spec if isinstance(self._spec, CheckSpec) else self._spec.following(by_values)
+        if not by_values and isinstance(self._spec, LabSpec):
+            self._note_reference(self._spec, trail)
         with self._trials(spec, self._wanted.jobs, self._wanted.workers) as second:
             trials.append(second)
             second.followed = seen.signature
             examiners = self._examiners(second)
             Hunt(second, self._ground.elements, seen, examiners, trail).run()
+
+    def _note_reference(self, spec: LabSpec, trail: Trail) -> None:
+        """Note it if the engine that is believed fails as well: then the inputs may be to blame."""
+        ground = self._ground
+        with spec.lend() as (reference, _):
+            try:
+                run_whole(reference, ground.path, ground.outputs, ground.feeds, made_up=self._others is not None)
+            except EngineError as error:
+                trail.notes.append(f"the reference cannot run the model on these inputs either: {error}")
 
     @contextlib.contextmanager
     def _trials(self, spec: Spec, lanes: int, workers: str | None = None) -> Iterator[Trials]:
@@ -255,6 +267,8 @@ class NodeSearch:
 def _next_step(trail: Trail, by_command: bool) -> str:
     if by_command:
         return "cut it out as a model of its own with surgeon extract --nodes"
+    if trail.guilty and all(found.found_by == "report" for found in trail.guilty):
+        return "rewrite what is refused, or cut out what the engine takes with surgeon extract"
     if any(found.kind is FailureKind.NOT_FINITE and "range" in found.reason for found in trail.guilty):
         return "keep these nodes in float32"
     return "put it into a file that replays anywhere with --bundle OUT.zip"

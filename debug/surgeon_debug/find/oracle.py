@@ -121,6 +121,9 @@ class TrialRecord:
         return cls(**{**values, "signature": signature})
 
 
+NAMED = "named"
+"""In the payload of a trial that an engine refused: the nodes that the engine itself names as the ones it refuses."""
+
 FRESH = 1000
 """Attempts 0, 1000, 2000, ... compile anew; those between may run again what is compiled."""
 

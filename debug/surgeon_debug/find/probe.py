@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import math
 
-from surgeon_debug.find.oracle import FRESH, FailureKind, Signature, TrialRecord
+from surgeon_debug.find.oracle import FRESH, NAMED, FailureKind, Signature, TrialRecord
 from surgeon_debug.find.trials import Trials
 
 MAX_RUNS = 48
@@ -55,6 +55,9 @@ class Probe:
     """What running it and judging its outputs takes."""
     per_build: bool = False
     """Whether chance decides when it is compiled; what is counted as runs are compilations then."""
+
+    named: tuple[str, ...] = ()
+    """Nodes that the engine itself names as the ones it refuses; empty if it names none."""
 
     @property
     def flaky(self) -> bool:
@@ -191,7 +194,8 @@ def _summary(records: list[TrialRecord]) -> Probe:
     signature = example.signature
     assert signature is not None
     failed = sum(record.signature is not None and signature.matches(record.signature) for record in records)
-    return Probe(signature, example.words, len(records), failed, error, "", *_seconds(records))
+    named = tuple(str(name) for name in example.payload.get(NAMED, ()))
+    return Probe(signature, example.words, len(records), failed, error, "", *_seconds(records), named=named)
 
 
 def _seconds(records: list[TrialRecord]) -> tuple[float, float]:

@@ -34,6 +34,7 @@ _DEEDS = {
 }
 _FOUND_BY = {
     "census": "alone it is wrong, on the reference's values",
+    "report": "the engine itself names it",
     "cut": "by cutting the model",
     "window": "by shrinking a window: only together",
 }

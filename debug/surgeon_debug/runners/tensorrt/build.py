@@ -16,6 +16,8 @@ from surgeon_debug.runners.tensorrt.device_memory import DeviceInfo
 from surgeon_debug.runners.tensorrt.failures import BuildFailure, BuildStatus
 from surgeon_debug.runners.tensorrt.module import has, member, since, version_of
 from surgeon_debug.runners.tensorrt.parse import parse_model
+from surgeon_debug.runners.tensorrt.partition import explained, partition
+from surgeon_debug.runners.tensorrt.tactic_log import onnx_nodes
 from surgeon_debug.runners.tensorrt.timing_cache import CacheEntry, Pin
 from surgeon_passes.errors import EngineError
 
@@ -83,7 +85,8 @@ class Build:
         self._recorder = make_recorder(trt)
         self._builder = make_builder(trt, self._logger)
         # On 11 this is the only mode, and the flag is ignored.
-        self._network = self._builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        self._network = self._builder.create_network(flags)
         self._config = self._builder.create_builder_config()
         self._parser = trt.OnnxParser(self._network, self._logger)
         attach(self._recorder, self._builder, self._network)
@@ -92,7 +95,10 @@ class Build:
         if has(trt, "OnnxParser.set_builder_config") and not self._parser.set_builder_config(self._config):
             raise EngineError("tensorrt's parser does not take the builder's configuration")
         facts.parser_flags = int(self._parser.flags)
-        parse_model(self._parser, path, self._sink)
+        try:
+            parse_model(self._parser, path, self._sink)
+        except BuildFailure as error:
+            raise explained(error, partition(trt, self._builder, self._logger, flags, path)) from error
         facts.seconds["parse"] = time.perf_counter() - started
         facts.shown = self._show(shown)
 
@@ -223,18 +229,20 @@ class Build:
             return BuildFailure(BuildStatus.CACHE_MISS, words)
         if self.facts.pins:
             return BuildFailure(BuildStatus.PIN_REFUSED, words)
-        words += self._whose(words)
-        return BuildFailure(BuildStatus.BUILD_ERROR, words, model=self._path.name)
+        metadata = self._whose(words)
+        if metadata and metadata not in words:
+            words += f" ({metadata})"
+        return BuildFailure(BuildStatus.BUILD_ERROR, words, model=self._path.name, nodes=onnx_nodes(metadata))
 
     def _whose(self, words: str) -> str:
-        """The ONNX nodes of the layer that an error names; errors of the builder know layers only."""
+        """The metadata of the layer that an error names, which tell its ONNX nodes; the builder knows layers only."""
         best = ""
         metadata = ""
         for i in range(self._network.num_layers):
             layer = self._network.get_layer(i)
             if len(layer.name) > len(best) and layer.name in words:
                 best, metadata = layer.name, str(layer.metadata)
-        return f" ({metadata})" if metadata and metadata not in words else ""
+        return metadata
 
     def _check_route_log(self) -> None:
         if not self.facts.route:

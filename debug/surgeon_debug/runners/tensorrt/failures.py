@@ -8,6 +8,7 @@ nothing about the tactics that it was asked to have.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 
 from surgeon_debug.endings import Ending, EngineFailure
 
@@ -56,10 +57,18 @@ class BuildFailure(EngineFailure):
         model: The model's name.
         hint: What to do next.
         ending: How it ended, for callers that know nothing of builds.
+        nodes: Nodes of the main graph that TensorRT names as the ones it refuses.
     """
 
     def __init__(
-        self, status: BuildStatus, words: str, *, model: str = "", hint: str = "", ending: Ending = Ending.REFUSED
+        self,
+        status: BuildStatus,
+        words: str,
+        *,
+        model: str = "",
+        hint: str = "",
+        ending: Ending = Ending.REFUSED,
+        nodes: Sequence[str] = (),
     ) -> None:
         if status in _INVALID:
             what = f"{CACHE_NOT_FOLLOWED}: {status.value}: {words}"
@@ -67,7 +76,7 @@ class BuildFailure(EngineFailure):
             what = f"{_PARSE} {model}: {words}"
         else:
             what = f"{_BUILD} {model}: {words}"
-        super().__init__(what, ending=ending, hint=hint)
+        super().__init__(what, ending=ending, hint=hint, nodes=nodes)
         self.status = status
 
 

@@ -17,7 +17,7 @@ from surgeon_passes.wire import fields
 
 _GRAPH = 7  # of a model
 _NODE, _OUTPUT = 1, 12  # of a graph
-_NODE_NAME = 3
+_NODE_NAME, _NODE_OP = 3, 4
 _VALUE_TYPE = 2
 _LENGTH_DELIMITED = 2
 
@@ -84,6 +84,28 @@ def _entries(data: memoryview) -> Iterator[tuple[int, bytes]]:
                     if inner == wanted[kind]:
                         found = bytes(data[a:b])
                 yield kind, found
+
+
+def node_titles(content: bytes) -> list[tuple[str, str]]:
+    """Name and operator of every node of a model's main graph, in the order of the file.
+
+    Args:
+        content: The model in binary form.
+    """
+    found = []
+    with memoryview(content) as data:
+        for number, wire, _, start, end in fields(data, 0, len(data)):
+            if number != _GRAPH or wire != _LENGTH_DELIMITED:
+                continue
+            for kind, wire_, _, begin, stop in fields(data, start, end):
+                if kind != _NODE or wire_ != _LENGTH_DELIMITED:
+                    continue
+                texts = {_NODE_NAME: "", _NODE_OP: ""}
+                for inner, _, _, a, b in fields(data, begin, stop):
+                    if inner in texts:
+                        texts[inner] = bytes(data[a:b]).decode("utf-8", "replace")
+                found.append((texts[_NODE_NAME], texts[_NODE_OP]))
+    return found
 
 
 def _name_nodes(graph: Any) -> None:

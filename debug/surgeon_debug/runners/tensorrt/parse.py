@@ -72,9 +72,9 @@ def parse_model(parser: Any, path: Path, sink: LogSink) -> None:
         words = " / ".join(sink.complaints(worst=1)[:2]) or "the parser said no and gave no reason"
         raise BuildFailure(BuildStatus.PARSE_ERROR, words, model=path.name)
     first = found[0]
-    more = f"; {len(found) - 1} more errors follow" if len(found) > 1 else ""
     hint = "rewrite that node, or cut it out with surgeon extract" if first.node or first.op else ""
-    raise BuildFailure(BuildStatus.PARSE_ERROR, first.sentence + more, model=path.name, hint=hint)
+    nodes = [first.node] if first.node and not first.functions else []
+    raise BuildFailure(BuildStatus.PARSE_ERROR, first.sentence, model=path.name, hint=hint, nodes=nodes)
 
 
 def issues_of(parser: Any) -> list[ParseIssue]:
@@ -98,8 +98,8 @@ def _issue(error: Any) -> ParseIssue:
     )
 
 
-def supported_parts(trt: Any, builder: Any, logger: Any, flags: int, path: Path) -> list[Part]:
-    """Which nodes of a model TensorRT takes, as the parser divides them.
+def supported_parts(trt: Any, builder: Any, logger: Any, flags: int, path: Path) -> tuple[list[Part], list[ParseIssue]]:
+    """Which nodes of a model TensorRT takes, as the parser divides them, and all that it has against the others.
 
     It is asked on a network of its own: the question fills the network.
 
@@ -116,7 +116,7 @@ def supported_parts(trt: Any, builder: Any, logger: Any, flags: int, path: Path)
     whole = bool(parser.supports_model_v2(content, str(path)))
     count = parser.num_subgraphs
     parts = [Part(_positions(parser, i), whole or bool(parser.is_subgraph_supported(i))) for i in range(count)]
-    return sorted(parts, key=lambda part: part.nodes)
+    return sorted(parts, key=lambda part: part.nodes), issues_of(parser)
 
 
 def _positions(parser: Any, index: int) -> tuple[int, ...]:
