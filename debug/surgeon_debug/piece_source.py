@@ -189,8 +189,14 @@ class PieceSource:
         return self._constants[name].nbytes
 
     def is_random(self, index: int) -> bool:
-        """Whether a node draws random numbers."""
-        return self.nodes[index].op in _RANDOM
+        """Whether a node draws random numbers, or drops elements at random, as far as that can be told."""
+        if self.nodes[index].op != "Dropout":
+            return self.nodes[index].op in _RANDOM
+        inputs = self.inputs_of(index)
+        if len(inputs) < 3 or not inputs[2]:
+            return False
+        training = self.constant(inputs[2])
+        return training is None or bool(training.any())
 
     def closure(self, wanted: Iterable[str], stop: Collection[str]) -> tuple[list[int], list[str]]:
         """The nodes that compute some tensors when those in ``stop`` are given, and what these nodes read.

@@ -18,6 +18,7 @@ import pytest
 
 from surgeon_debug.find.finding import FindOutcome
 from surgeon_debug.find.nodes import find_nodes
+from surgeon_debug.find.oracle import FailureKind
 from surgeon_debug.search.budget import Budget
 from surgeon_passes.errors import BadModelError, BadOptionError, EngineError, FileError, SurgeonError
 from tests.bench.planted_layers.random_graphs import random_dag
@@ -131,11 +132,30 @@ def test_a_reference_that_fails_is_no_finding(graph: onnx.ModelProto, how: str, 
     assert_one_sentence(caught.value)
 
 
+def test_inputs_that_were_made_up_wrong_are_said_to_be() -> None:
+    """The engine refuses them, and so does the reference; the node is named, and what to do is said."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 21]> g (float[N] x, float[M] z) => (float[K] y) { [sum] y = Add (x, z) }'
+    )
+    found = find_nodes(model, target=REFERENCE, reference=REFERENCE)
+    assert found.signature is not None and found.signature.kind is FailureKind.REFUSED
+    assert any("reference cannot run" in note and "--feeds" in note for note in found.notes), found.notes
+    healthy = find_nodes(model, target=REFERENCE, reference=REFERENCE, dims={"N": 3, "M": 3})
+    assert healthy.outcome is FindOutcome.NOTHING and not healthy.notes
+
+
 def test_random_nodes_are_said_to_be_random() -> None:
     model = parsed("r = RandomNormalLike (x) s = Add (x, r) y = Abs (s)")
     found = find_nodes(model, target=REFERENCE, reference=REFERENCE)
     assert any("random" in note for note in found.notes)
     assert all(node == "/0" for one in found.culprits for node in one.nodes), found
+
+
+def test_what_is_dropped_at_random_is_said_to_be_random() -> None:
+    text = "t = Constant <value = bool {1}> () r = Constant <value = float {0.5}> () d = Dropout (x, r, t) y = Abs (d)"
+    found = find_nodes(parsed(text), target=REFERENCE, reference=REFERENCE, feeds=[{"x": np.ones(2, np.float32)}])
+    assert any("random" in note for note in found.notes)
+    assert all(one.found_by != "census" and one.nodes == ("/2",) for one in (*found.culprits, *found.latent)), found
 
 
 def test_a_target_whose_outputs_are_missing(tmp_path: Path) -> None:
@@ -195,6 +215,7 @@ SEARCH = """
 import sys
 from pathlib import Path
 from surgeon_debug.find.nodes import find_nodes
+from surgeon_debug.find.oracle import FailureKind
 found = find_nodes(Path(sys.argv[1]), target=sys.argv[2], reference=sys.argv[3], jobs=int(sys.argv[4]), census=False)
 print(found.outcome)
 """
