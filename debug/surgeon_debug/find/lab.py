@@ -36,6 +36,7 @@ class _Tally:
     builds: int = 0
     runs: int = 0
     reference_runs: int = 0
+    named: tuple[str, ...] = ()  # nodes that the suspect names as what it refuses
 
 
 class Lab:
@@ -67,7 +68,6 @@ class Lab:
         self._limits, self._postprocess, self._by_values = limits, postprocess, by_values
         self._give_back = give_back
         self._aborted = False
-        self._named: tuple[str, ...] = ()  # nodes that the suspect named in this trial as what it refuses
         model = self.ground.source.model
         self._types = {
             value.name: numpy_dtype(value.dtype.value)
@@ -100,7 +100,6 @@ class Lab:
         """
         started = time.monotonic()
         tally = _Tally()
-        self._named = ()
         held = self.ground.values.runs
         try:
             signature, words, error, unresolved = self._try(elements, attempt, tally)
@@ -115,7 +114,7 @@ class Lab:
             tally.builds,
             tally.runs,
             tally.reference_runs,
-            {NAMED: list(self._named)} if self._named else {},
+            {NAMED: list(tally.named)} if tally.named else {},
         )
 
     def _try(
@@ -133,7 +132,7 @@ class Lab:
             found, unresolved = self._run(elements, attempt, hybrid, piece, tally)
         except EngineError as error:
             self._built = None
-            self._named = error.nodes if isinstance(error, EngineFailure) else ()
+            tally.named = error.nodes if isinstance(error, EngineFailure) else ()
             return of_error(error, self.ground.names), str(error), None, ""
         if unresolved or not self._by_values:
             return None, "", None, unresolved
