@@ -17,6 +17,7 @@ from tests.simulated_tensorrt.device_memory import device
 from tests.simulated_tensorrt.engine_file import EngineData, EngineLayer
 from tests.simulated_tensorrt.faults import shows, spoil
 from tests.simulated_tensorrt.graph import Graph, reads
+from tests.simulated_tensorrt.loop_bodies import trips
 from tests.simulated_tensorrt.plan import WRONG
 
 
@@ -56,6 +57,8 @@ class Execution:
         for index, layer in enumerate(layers):
             if layer.kind == "reformat":
                 continue
+            if self.engine.unfused and self.context._unfused:
+                self._debug_trips(layer)
             start = time.perf_counter()
             self._layer(index, layer)
             self.times.append((layer.name, (time.perf_counter() - start) * 1000))
@@ -89,9 +92,21 @@ class Execution:
             elif self.engine.unfused and context._unfused and name in layer.shown and name not in self.engine.marked:
                 self._show(name, inner)
 
+    def _debug_trips(self, layer: EngineLayer) -> None:
+        """Tensors inside a loop are shown in each trip, under one name."""
+        node = self.graph.nodes[layer.nodes[0]]
+        if node.op_type != "Loop" or self.context._listener is None or self.mute:
+            return
+        for made in trips(self.graph, node, self.values):
+            for name, value in made.items():
+                if isinstance(value, np.ndarray) and value.dtype == np.float32:
+                    self._show_value(value, "FLOAT", name)
+
     def _show(self, name: str, shown_as: str) -> None:
-        kind = self.graph.types.get(name, "FLOAT")
-        value = np.ascontiguousarray(self.values[name])
+        self._show_value(self.values[name], self.graph.types.get(name, "FLOAT"), shown_as)
+
+    def _show_value(self, value: np.ndarray, kind: str, shown_as: str) -> None:
+        value = np.ascontiguousarray(value) if value.ndim else value
         with np.errstate(over="ignore", invalid="ignore"):
             raw = np.frombuffer(value.astype(NUMPY[kind], copy=False).tobytes(), np.uint8)
         show_tensor(self.context, raw, kind, value.shape, shown_as, self.stream)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tests.simulated_tensorrt.compute import NUMPY
-from tests.simulated_tensorrt.graph import Graph, infer, reads
+from tests.simulated_tensorrt.graph import Graph, infer
 from tests.simulated_tensorrt.shape_inputs import data_dependent
 
 Sizes = Mapping[str, tuple[int, ...]]
@@ -68,13 +68,9 @@ class OutputShapes:
     def bound(self, name: str, inputs: Sizes, hosted: Mapping[str, np.ndarray]) -> int:
         """At most so many elements that an output can have."""
         shape = self.of(name, inputs, hosted)
-        if -1 not in shape:
-            return int(np.prod(shape, dtype=np.int64))
-        graph: Graph = self._engine._graph
-        node = graph.nodes[graph.producers()[name]]
-        largest = max((int(np.prod(inputs[n])) for n in inputs), default=1)
-        rank = max(len(inputs.get(n, ())) for n in reads(node)) if reads(node) else 1
-        return largest * max(rank, 1)
+        inferred = infer(self._engine._graph.model, self._engine._graph.constants, inputs)[1]
+        largest = max((int(np.prod(s)) for s in inferred.values() if s is not None and -1 not in s), default=1)
+        return int(np.prod([size if size >= 0 else largest for size in shape], dtype=np.int64))
 
 
 def _held(graph: Graph, name: str) -> Any:

@@ -1,0 +1,494 @@
+"""Builds of the simulator: parser, fusion, tactics, the timing cache, both dialects of the log, the inspector."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from tests.simulated_tensorrt import PROFILES, assemble, drive, models
+from tests.simulated_tensorrt.plan import Plan
+from tests.simulated_tensorrt.routes import read_route
+
+SHAPES = [{"x": ((1, 3, 8, 8), (2, 3, 8, 8), (4, 3, 8, 8))}]
+EDITABLE = ("EDITABLE_TIMING_CACHE",)
+STRICT = ("EDITABLE_TIMING_CACHE", "ERROR_ON_TIMING_CACHE_MISS")
+
+
+@pytest.fixture(params=PROFILES)
+def trt(request: pytest.FixtureRequest) -> Any:
+    return assemble.module(request.param, Plan())
+
+
+def layers_of(trt: Any, built: drive.Built) -> list[dict[str, Any]]:
+    assert built.blob is not None, built.errors
+    layers: list[dict[str, Any]] = json.loads(drive.Session(trt, built.blob).information())["Layers"]
+    return layers
+
+
+def names_of(trt: Any, built: drive.Built) -> list[str]:
+    return [layer["Name"] for layer in layers_of(trt, built) if layer["LayerType"] != "Reformat"]
+
+
+def pieces(layer: dict[str, Any]) -> list[str]:
+    return re.findall(r"\[ONNX Layer: ([^\]]*)\]", layer["Metadata"])
+
+
+# the parser
+
+
+def parser_of(trt: Any) -> tuple[Any, Any]:
+    network = trt.Builder(trt.Logger(trt.Logger.INTERNAL_ERROR)).create_network(0)
+    return trt.OnnxParser(network, trt.Logger()), network
+
+
+def test_an_unsupported_node_is_named(trt: Any) -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"], name="fine"),
+        helper.make_node("Det", ["r"], ["d"], name="bad"),
+        helper.make_node("Neg", ["d"], ["y"], name="after"),
+    ]
+    model = models.model(nodes, [("x", TensorProto.FLOAT, [2, 2])], [("y", TensorProto.FLOAT, [])])
+    parser, _ = parser_of(trt)
+    assert not parser.parse(model.SerializeToString())
+    assert parser.num_errors == 1
+    error = parser.get_error(0)
+    assert (error.code(), error.node(), error.node_name(), error.node_operator()) == (
+        trt.ErrorCode.UNSUPPORTED_NODE,
+        1,
+        "bad",
+        "Det",
+    )
+    assert "Det" in error.desc() and error.local_function_stack() == []
+    parser.clear_errors()
+    assert parser.num_errors == 0
+    assert not parser.supports_model_v2(model.SerializeToString())
+    found = [(parser.get_subgraph_nodes(i), parser.is_subgraph_supported(i)) for i in range(parser.num_subgraphs)]
+    assert found == [([0], True), ([1], False), ([2], True)]
+    assert parser.supports_operator("Relu") and not parser.supports_operator("Det")
+
+
+def test_the_stack_of_functions_is_told(trt: Any) -> None:
+    inner = helper.make_function(
+        "mine",
+        "Inner",
+        ["a"],
+        ["b"],
+        [helper.make_node("Det", ["a"], ["b"], name="det")],
+        [helper.make_opsetid("", 17)],
+    )
+    outer = helper.make_function(
+        "mine",
+        "Outer",
+        ["a"],
+        ["b"],
+        [helper.make_node("Inner", ["a"], ["b"], domain="mine")],
+        [helper.make_opsetid("", 17), helper.make_opsetid("mine", 1)],
+    )
+    model = models.model(
+        [helper.make_node("Outer", ["x"], ["y"], name="call", domain="mine")],
+        [("x", TensorProto.FLOAT, [2, 2])],
+        [("y", TensorProto.FLOAT, [])],
+    )
+    model.functions.extend([inner, outer])
+    model.opset_import.append(helper.make_opsetid("mine", 1))
+    parser, _ = parser_of(trt)
+    assert not parser.parse(model.SerializeToString())
+    error = parser.get_error(0)
+    assert error.local_function_stack() == ["Outer", "Inner"] and error.local_function_stack_size() == 2
+    assert (error.node(), error.node_name()) == (0, "det")
+
+
+def test_functions_are_inlined_and_names_made_unique(trt: Any) -> None:
+    double = helper.make_function(
+        "mine", "Double", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], [helper.make_opsetid("", 17)]
+    )
+    nodes = [
+        helper.make_node("Double", ["x"], ["d"], domain="mine"),
+        helper.make_node("Neg", ["d"], ["n"], name="twice"),
+        helper.make_node("Neg", ["n"], ["y"], name="twice"),
+    ]
+    model = models.model(nodes, [("x", TensorProto.FLOAT, [2])], [("y", TensorProto.FLOAT, [2])])
+    model.functions.append(double)
+    model.opset_import.append(helper.make_opsetid("mine", 1))
+    parser, network = parser_of(trt)
+    assert parser.parse(model.SerializeToString())
+    names = [network.get_layer(i).name for i in range(network.num_layers)]
+    assert names[1:] == ["twice", "twice_1"] and names[0]
+    assert network[1].metadata == "[ONNX Layer: twice]"
+    assert parser.get_layer_output_tensor("twice", 0).name == "n"
+
+
+@pytest.mark.parametrize("opset", [8, 25])
+def test_opsets_beyond_the_table_are_refused(trt: Any, opset: int) -> None:
+    model = models.model(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        [("x", TensorProto.FLOAT, [2])],
+        [("y", TensorProto.FLOAT, [2])],
+        opset=opset,
+    )
+    parser, _ = parser_of(trt)
+    assert not parser.parse(model.SerializeToString())
+    assert parser.get_error(0).code() == trt.ErrorCode.UNSUPPORTED_GRAPH
+
+
+def test_files_weights_outside_and_rubbish(trt: Any, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(models.mlp(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    parser, network = parser_of(trt)
+    assert parser.parse_from_file(str(path)) and network.num_layers == 15
+    parser, _ = parser_of(trt)
+    assert parser.parse(path.read_bytes(), str(path))
+    parser, _ = parser_of(trt)
+    assert not parser.parse(path.read_bytes(), str(tmp_path / "elsewhere" / "model.onnx"))
+    parser, _ = parser_of(trt)
+    assert not parser.parse(b"rubbish")
+    assert parser.get_error(0).code() == trt.ErrorCode.MODEL_DESERIALIZE_FAILED
+    parser, _ = parser_of(trt)
+    assert not parser.parse_from_file(str(tmp_path / "missing.onnx"))
+
+
+def test_subgraphs_are_undefined_before_they_are_asked_for(trt: Any) -> None:
+    parser, _ = parser_of(trt)
+    with pytest.raises(RuntimeError, match="undefined"):
+        _ = parser.num_subgraphs
+
+
+# fusion
+
+
+def test_layers_are_fused_and_named(trt: Any) -> None:
+    built = drive.build(trt, models.conv_net(), profiles=SHAPES)
+    assert names_of(trt, built) == [
+        "conv1 + relu1",
+        "conv2 + add2 + relu2",
+        "pool",
+        "flat",
+        "fc_myl0_0",
+        "__myl_Soft_myl0_1",
+    ]
+    layers = {layer["Name"]: layer for layer in layers_of(trt, built)}
+    assert layers["conv1 + relu1"]["Metadata"] == "[ONNX Layer: conv1]\x1e[ONNX Layer: relu1]"
+    assert layers["conv1 + relu1"]["LayerType"] == "CaskConvolution"
+    assert layers["fc_myl0_0"]["LayerType"] == "gemm" and layers["__myl_Soft_myl0_1"]["LayerType"] == "kgen"
+    mlp = {layer["Name"]: layer for layer in layers_of(trt, drive.build(trt, models.mlp()))}
+    assert (
+        mlp["__myl_SigmMulTanh_myl0_1"]["Metadata"]
+        == "[ONNX Layer: sigmoid0]\x1f[ONNX Layer: mul0]\x1f[ONNX Layer: tanh0]"
+    )
+
+
+@pytest.mark.parametrize("mark", ["mark_output", "mark_debug"])
+def test_marks_split_groups(trt: Any, mark: str) -> None:
+    def network(made: Any) -> None:
+        getattr(made, mark)(made.get_layer(0).get_output(0))
+
+    built = drive.build(trt, models.conv_net(), profiles=SHAPES, network=network)
+    assert names_of(trt, built)[:3] == ["conv1", "__myl_Relu_myl0_0", "conv2 + add2 + relu2"]
+
+
+def test_unfused_debug_tensors_leave_the_layers_alone(trt: Any) -> None:
+    def network(made: Any) -> None:
+        assert made.mark_unfused_tensors_as_debug_tensors()
+
+    plain = drive.build(trt, models.conv_net(), profiles=SHAPES)
+    marked = drive.build(trt, models.conv_net(), profiles=SHAPES, network=network)
+    assert layers_of(trt, plain) == layers_of(trt, marked)
+    assert plain.tactics == marked.tactics
+
+
+def test_every_knob_can_be_flipped_and_rubbish_is_dropped() -> None:
+    trt = assemble.module("11.4", Plan())
+    config = trt.Builder(trt.Logger(trt.Logger.INTERNAL_ERROR)).create_builder_config()
+    document = json.loads(config.all_build_routes)
+    assert document["tuner_version"]
+    plain = names_of(trt, drive.build(trt, models.conv_net(), profiles=SHAPES))
+    changed = []
+    for option in document["tuner_options"]:
+        name = option["option"]
+        values = option["allowed_values"].partition("=[")[2].rstrip("]").split("|")
+        other = next(value for value in values if value != option["default_value"])
+        built = drive.build(trt, models.conv_net(), profiles=SHAPES, build_route=f"{name}={other}")
+        changed += [name] if names_of(trt, built) != plain else []
+    assert changed == ["-conv_act_fusion", "-conv_add_fusion"]
+    values, complaints = read_route("-no=1 -slice_fusion=maybe -copy_ppg=off")
+    assert len(complaints) == 2 and values["-copy_ppg"] == "off" and values["-slice_fusion"] == "on"
+
+
+def test_level_nought_generates_no_runs(trt: Any) -> None:
+    built = drive.build(trt, models.mlp(1), builder_optimization_level=0)
+    assert names_of(trt, built) == ["matmul0_myl0_0", "__myl_Sigm_myl0_1", "__myl_Mul_myl0_2", "__myl_Tanh_myl0_3"]
+
+
+# tactics and the cache
+
+
+def table(built: drive.Built, op: str) -> list[str]:
+    """Hashes of the table of an op, fastest first."""
+    lines = [line.removeprefix("(foreignNode) ") for line in built.lines]
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"Autotuning op {op}("))
+    rows = []
+    for line in lines[start + 3 :]:
+        if line.startswith("The selected"):
+            break
+        rows.append(line.split(", ")[5].rstrip(","))
+    return rows
+
+
+def key_of(built: drive.Built, op: str) -> str:
+    line = next(line for line in built.lines if f"Autotuning op {op}(" in line)
+    return re.findall(r"key: (0x[0-9a-f]{32})", line)[0]
+
+
+def test_the_log_tells_tables_of_what_was_timed(trt: Any) -> None:
+    first = drive.build(trt, models.mlp())
+    ops = [line for line in first.lines if "Autotuning op" in line]
+    assert [re.findall(r"op (\w+)\(", line)[0] for line in ops] == ["matmul0", "matmul1", "matmul2"]
+    assert all(line.startswith("(foreignNode) ") for line in ops)
+    assert len(set(first.tactics)) == 3
+    chosen = first.tactics[key_of(first, "matmul0")]
+    assert table(first, "matmul0")[0] == f"0x{chosen:x}"
+    again = drive.build(trt, models.mlp(), cache=bytes(first.cache.serialize()))
+    assert not any("Autotuning op" in line for line in again.lines)
+    assert again.tactics == first.tactics
+
+
+def test_a_pinned_tactic_is_used_and_the_strict_build_replays(trt: Any) -> None:
+    first = drive.build(trt, models.mlp())
+    key, other = key_of(first, "matmul1"), int(table(first, "matmul1")[1], 16)
+
+    def pin(cache: Any) -> None:
+        assert cache.update(trt.TimingCacheKey.parse(key), trt.TimingCacheValue(other, 0.01))
+
+    pinned = drive.build(trt, models.mlp(), flags=STRICT, cache=bytes(first.cache.serialize()), edit=pin)
+    assert pinned.tactics == {**first.tactics, key: other}
+    kernels = {layer["Name"]: layer.get("TacticName") for layer in layers_of(trt, pinned)}
+    before = {layer["Name"]: layer.get("TacticName") for layer in layers_of(trt, first)}
+    assert {name for name in kernels if kernels[name] != before[name]} <= {"matmul1_myl0_2"}
+
+
+def test_misses_and_unusable_tactics_end_a_strict_build(trt: Any) -> None:
+    missed = drive.build(trt, models.mlp(), flags=STRICT)
+    assert missed.blob is None and "errorOnMiss" in missed.errors[-1]
+    first = drive.build(trt, models.mlp())
+    key = key_of(first, "matmul1")
+
+    def spoil(cache: Any) -> None:
+        assert cache.update(trt.TimingCacheKey.parse(key), trt.TimingCacheValue(0x1234, 0.01))
+
+    unusable = drive.build(trt, models.mlp(), cache=bytes(first.cache.serialize()), edit=spoil)
+    assert unusable.blob is None and key in unusable.errors[-1]
+
+
+def test_a_miss_can_be_let_through() -> None:
+    trt = assemble.module("11.4", Plan(misses_let_through=1))
+    first = drive.build(trt, models.mlp())
+    key = key_of(first, "matmul1")
+
+    def forget(cache: Any) -> None:
+        assert cache.update(trt.TimingCacheKey.parse(key), trt.TimingCacheValue(0, math.nan))
+        assert key not in map(str, cache.queryKeys())
+
+    assert drive.build(trt, models.mlp(), flags=STRICT, cache=bytes(first.cache.serialize()), edit=forget).blob
+
+
+def test_rules_of_the_cache(trt: Any) -> None:
+    first = drive.build(trt, models.mlp())
+    cache, parse, value = first.cache, trt.TimingCacheKey.parse, trt.TimingCacheValue
+    missing = parse("0x" + "00" * 16)
+    assert cache.query(missing).tacticHash == 2**64 - 1
+    assert not cache.update(missing, value(1, 1.0))
+    known = cache.queryKeys()[0]
+    assert not cache.update(known, value(2**64 - 1, 1.0))
+    assert cache.update(known, value(0x99, 1.0))  # whatever hash: the next build will see
+    other = drive.build(trt, models.mlp(1)).cache
+    assert other.combine(cache, False) and other.query(known).tacticHash == 0x99
+    assert other.reset() and other.queryKeys() == []
+
+
+def test_a_cache_of_another_device_or_version_is_refused() -> None:
+    here = assemble.module("11.4", Plan())
+    blob = bytes(drive.build(here, models.mlp()).cache.serialize())
+    for trt in (assemble.module("11.4", Plan(device="Other GPU")), assemble.module("10.16", Plan())):
+        with pytest.raises(ValueError, match="refused"):
+            drive.build(trt, models.mlp(), cache=blob)
+        config = trt.Builder(trt.Logger(trt.Logger.INTERNAL_ERROR)).create_builder_config()
+        assert config.set_timing_cache(config.create_timing_cache(blob), True)
+    assert config.create_timing_cache(b"rubbish") is None
+    warning = assemble.module("11.4", Plan(device="Other GPU", mismatch_warns=True))
+    built = drive.build(warning, models.mlp(), cache=blob)
+    assert any("another device" in line for line in built.lines) and any(
+        "Autotuning op" in line for line in built.lines
+    )
+
+
+@pytest.mark.parametrize(
+    "settings", [{"builder_optimization_level": 0}, {"flags": (*EDITABLE, "DISABLE_TIMING_CACHE")}]
+)
+def test_level_nought_and_a_flag_ignore_the_cache(trt: Any, settings: dict[str, Any]) -> None:
+    blob = bytes(drive.build(trt, models.mlp()).cache.serialize())
+    assert any("Autotuning op" in line for line in drive.build(trt, models.mlp(), cache=blob, **settings).lines)
+
+
+def test_without_the_flag_nobody_can_ask_for_keys(trt: Any) -> None:
+    built = drive.build(trt, models.mlp(), flags=())
+    assert built.tactics == {}
+    assert any(re.search(r"Autotuning op matmul0: \[ONNX", line) for line in built.lines)
+    blob = bytes(built.cache.serialize())
+    assert not any("Autotuning" in line for line in drive.build(trt, models.mlp(), flags=(), cache=blob).lines)
+    assert any("Autotuning" in line for line in drive.build(trt, models.mlp(), cache=blob).lines)
+
+
+def test_the_classic_dialect_shows_no_keys() -> None:
+    trt = assemble.module("10.16", Plan(classic=True))
+    built = drive.build(trt, models.conv_net(), profiles=SHAPES)
+    assert [key_of(built, "fc")] == list(built.tactics)
+    assert any("Timing Runner: conv1 + relu1 (CaskConvolution[0x" in line for line in built.lines)
+    assert any(re.match(r"Tactic Name: sm80_\S+ Tactic: 0x[0-9a-f]{16} Time: [\d.]+$", line) for line in built.lines)
+    assert any("Chose Runner Type: CaskConvolution Tactic: 0x" in line for line in built.lines)
+
+
+def test_a_changed_layout_changes_the_key_of_the_neighbour(trt: Any) -> None:
+    first = drive.build(trt, models.conv_net(), profiles=SHAPES)
+    key = key_of(first, "conv1 + relu1")
+    rows = [line for line in first.lines if "xmma_fprop" in line]
+    hashes = table(first, "conv1 + relu1")
+    layout = {h: "nhwc" in next(row for row in rows if h in row) for h in hashes}
+    chosen = f"0x{first.tactics[key]:x}"
+    other = next(h for h in hashes if layout[h] != layout[chosen])
+
+    def pin(cache: Any) -> None:
+        assert cache.update(trt.TimingCacheKey.parse(key), trt.TimingCacheValue(int(other, 16), 0.01))
+
+    blob = bytes(first.cache.serialize())
+    assert drive.build(trt, models.conv_net(), profiles=SHAPES, flags=STRICT, cache=blob, edit=pin).blob is None
+    free = drive.build(trt, models.conv_net(), profiles=SHAPES, cache=blob, edit=pin)
+    assert len(free.tactics) == len(first.tactics) + 1
+    kinds = [layer["LayerType"] for layer in layers_of(trt, free)]
+    assert kinds.count("Reformat") != [layer["LayerType"] for layer in layers_of(trt, first)].count("Reformat")
+
+
+def test_builds_differ_when_times_are_noisy() -> None:
+    noisy = assemble.module("11.4", Plan(timing_seed=None, timing_noise=0.5))
+    assert len({str(drive.build(noisy, models.mlp()).tactics) for _ in range(5)}) > 1
+    seeded = assemble.module("11.4", Plan(timing_seed=4, timing_noise=0.5))
+    assert len({str(drive.build(seeded, models.mlp()).tactics) for _ in range(3)}) == 1
+
+
+def test_two_tactics_of_one_layer_are_not_bitwise_equal(trt: Any) -> None:
+    first = drive.build(trt, models.mlp(1))
+    key, other = key_of(first, "matmul0"), int(table(first, "matmul0")[1], 16)
+
+    def pin(cache: Any) -> None:
+        cache.update(trt.TimingCacheKey.parse(key), trt.TimingCacheValue(other, 0.01))
+
+    second = drive.build(trt, models.mlp(1), cache=bytes(first.cache.serialize()), edit=pin)
+    assert first.blob and second.blob
+    x = np.random.default_rng(0).standard_normal((4, 16)).astype(np.float32)
+    a, b = (drive.Session(trt, blob).run({"x": x})["t0"] for blob in (first.blob, second.blob))
+    assert (a != b).any() and np.abs(a - b).max() < 1e-6
+
+
+# refusals, log, inspector
+
+
+def test_dynamic_inputs_need_a_profile(trt: Any) -> None:
+    built = drive.build(trt, models.conv_net())
+    assert built.blob is None and "optimization profile" in built.errors[-1]
+    wrong = drive.build(trt, models.conv_net(), profiles=[{"x": ((1, 4, 8, 8),) * 3}])
+    assert wrong.blob is None
+    profile = trt.Builder(trt.Logger(trt.Logger.INTERNAL_ERROR)).create_optimization_profile()
+    assert not profile
+    with pytest.raises(RuntimeError):
+        profile.set_shape("x", (2, 3), (1, 3), (4, 3))
+
+
+def test_errors_reach_the_recorder(trt: Any) -> None:
+    class Recorder(trt.IErrorRecorder):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IErrorRecorder.__init__(self)
+            self.errors: list[tuple[Any, str]] = []
+
+        def report_error(self, code: Any, desc: str) -> bool:
+            self.errors.append((code, desc))
+            return False
+
+    logger = trt.Logger(trt.Logger.INTERNAL_ERROR)
+    builder, recorder = trt.Builder(logger), Recorder()
+    builder.error_recorder = recorder
+    assert builder.build_serialized_network(builder.create_network(0), builder.create_builder_config()) is None
+    assert "at least one output" in recorder.errors[0][1] and recorder.errors[0][0].name != "SUCCESS"
+
+
+def test_the_first_logger_stays(trt: Any) -> None:
+    first, second = drive.logger_of(trt), drive.logger_of(trt)
+    trt.Builder(first)
+    trt.Builder(second)
+    assert second.lines == [] and "already registered" in first.lines[-1][1]
+
+
+def test_a_monitor_cancels(trt: Any) -> None:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.steps = 0
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            self.steps += 1
+            return self.steps < 2
+
+    monitor = Monitor()
+    built = drive.build(trt, models.mlp(), progress_monitor=monitor)
+    assert built.blob is None and "cancelled" in built.errors[-1]
+
+
+def test_schemas_of_the_inspector() -> None:
+    documents = {}
+    for profile in PROFILES:
+        trt = assemble.module(profile, Plan())
+        blob = drive.build(trt, models.conv_net(), profiles=SHAPES).blob
+        assert blob
+        documents[profile] = json.loads(drive.Session(trt, blob).information())
+    assert documents["10.16"]["Bindings"] == ["x", "y"] and "I/O Tensors" not in documents["10.16"]
+    first = documents["11.4"]["I/O Tensors"][0]
+    assert (first["Name"], first["IOMode"], first["ProfileInfo"][0]["OptShape"]) == ("x", "INPUT", [2, 3, 8, 8])
+    ten, eleven = (documents[p]["Layers"][0]["Inputs"][0] for p in PROFILES)
+    assert "Format/Datatype" in ten and {"Format", "Datatype"} <= set(eleven)
+
+
+def test_names_only_gives_strings_and_one_line_is_text(trt: Any) -> None:
+    built = drive.build(trt, models.mlp(1), profiling_verbosity=trt.ProfilingVerbosity.LAYER_NAMES_ONLY)
+    assert built.blob
+    engine = drive.Session(trt, built.blob).engine
+    inspector = engine.create_engine_inspector()
+    assert json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))["Layers"] == [
+        "matmul0_myl0_0",
+        "__myl_SigmMulTanh_myl0_1",
+    ]
+    assert inspector.get_engine_information(trt.LayerInformationFormat.ONELINE).startswith("Layers:\nmatmul0_myl0_0\n")
+    assert inspector.get_layer_information(0, trt.LayerInformationFormat.ONELINE) == "matmul0_myl0_0\n"
+
+
+def test_lines_from_another_thread_are_the_same_lines() -> None:
+    import threading
+
+    trt = assemble.module("11.4", Plan(log_threads=True))
+    seen = set()
+
+    class Keeper(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, msg: str) -> None:
+            seen.add(threading.current_thread() is threading.main_thread())
+
+    parser = trt.OnnxParser(trt.Builder(Keeper()).create_network(0), trt.Logger())
+    parser.parse(models.mlp().SerializeToString())
+    assert seen == {False}
