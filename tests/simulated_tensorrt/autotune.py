@@ -128,7 +128,6 @@ class Autotuner:
             raise BuildRefusedError(
                 2, f"Tactic 0x{table[key][0]:x} of the timing cache is not valid for op {op}(key: {key})"
             )
-        self.journal.verbose(self._prefix() + f"Using the cached tactic 0x{chosen.hash:x} for op {op}")
         return chosen
 
     def _miss(self, op: str, key: str, tuning: Tuning) -> None:
