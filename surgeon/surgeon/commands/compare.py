@@ -21,6 +21,9 @@ _FILE = click.Path(path_type=Path)
 @click.option("--target", metavar="RUNNER", help="What is tested; with OTHER, the reference's runner by default.")
 @click.option("--layers", is_flag=True, help="Compare every tensor inside, and say which layer is to blame for what.")
 @options.layer_options
+@click.option(
+    "--ladder", is_flag=True, help="With TensorRT: look inside step by step, and say whether looking heals the fault."
+)
 @click.option("--feeds", type=_FILE, metavar="FILE", help=options.FEEDS_HELP)
 @click.option(
     "--samples", default=1, show_default=True, type=click.IntRange(1), help="Seeded inputs where no file is given."
@@ -49,6 +52,7 @@ def command(**given: Any) -> int:
     \b
     Examples:
       surgeon compare model.onnx --target openvino --layers
+      surgeon compare model.onnx --target tensorrt --ladder
       surgeon compare model.onnx model_fp16.onnx --layers --samples 4
       surgeon compare model.onnx --target ./mine.py:MyRunner --feeds inputs.npz --metric 'rel_l2<0.01'
       surgeon compare model.onnx --target onnxruntime:python=/other/bin/python --layers
@@ -60,6 +64,7 @@ def command(**given: Any) -> int:
     if target is None and given["other"] is None and given["against"] is None:
         raise BadOptionError("nothing says what to compare with", hint="add --target RUNNER or a second model")
     as_json, timeout, cap = (given.pop(name) for name in ("as_json", "timeout", "memory_cap"))
+    ladder = given.pop("ladder")
     with started([reference, target or reference], timeout, cap) as engines:
         from surgeon.comparing import Request, perform, write_files
         from surgeon.console import print_json, results
@@ -67,9 +72,18 @@ def command(**given: Any) -> int:
 
         request = Request(**given)
         done = perform(request, engines)
+    steps = None
+    if ladder:
+        from surgeon.climbing import look_inside
+
+        steps = look_inside(request, done, timeout, cap)
     if as_json:
-        print_json(done.to_json())
+        print_json(done.to_json() if steps is None else {**done.to_json(), "ladder": steps.to_json()})
     else:
         print_comparison(results(), done)
+        if steps is not None:
+            from surgeon.report.ladder_report import print_ladder
+
+            print_ladder(results(), steps)
     write_files(done, request)
     return 0 if done.verdict == "agree" else 1

@@ -204,7 +204,8 @@ def _look(done: Comparison, first: TensorResult) -> list[str]:
 def _higher_precision(done: Comparison) -> list[str]:
     """Which layers to compute in a higher precision, and how."""
     if any(r.attribution is not None and r.attribution.precision == "tf32" for r in done.layers):
-        return ["TF32 rounds the inputs of MatMul and Conv to 10 bits; provider.use_tf32=0 turns it off"]
+        switch = "tf32=false" if done.target.startswith("tensorrt") else "provider.use_tf32=0"
+        return [f"TF32 rounds the inputs of MatMul and Conv to 10 bits; {switch} turns it off"]
     beyond = [r for r in done.layers if r.verdict in (Verdict.OVERFLOW, Verdict.ILL_CONDITIONED)]
     if not beyond:
         worst = sorted((r for r in done.layers if r.introduced), key=lambda r: -(r.introduced or 0.0))[:3]

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from surgeon_debug.runners.tensorrt.tactic_log import onnx_nodes
 from surgeon_passes.errors import EngineError
 
 _TENSOR_KEYS = ("Name", "Dimensions", "Format/Datatype", "Datatype", "DataType", "Type", "Format")
+_SHUFFLED = re.compile(r"vectori[sz]ed|channel.major|HWC|CHW\d", re.IGNORECASE)
+_LINEAR = re.compile(r"linear|row.major", re.IGNORECASE)
 _LAYER_KEYS = ("Name", "LayerType", "Inputs", "Outputs", "TacticName", "TacticValue", "Metadata", "Origin")
 
 
@@ -31,10 +34,9 @@ class EngineTensor:
     @property
     def linear(self) -> bool | None:
         """Whether its elements lie in order; None if that is not said."""
-        if not self.kind:
-            return None
-        words = self.kind.lower()
-        return "row major" in words or "linear" in words
+        if _SHUFFLED.search(self.kind):
+            return False
+        return True if _LINEAR.search(self.kind) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +95,29 @@ class EngineInfo:
 
 def _tensor_json(tensor: EngineTensor) -> dict[str, Any]:
     return {"name": tensor.name, "dims": None if tensor.dims is None else list(tensor.dims), "kind": tensor.kind}
+
+
+def info_from_json(layers: Sequence[Mapping[str, Any]]) -> EngineInfo:
+    """The layers that :meth:`EngineInfo.to_json` made a document of."""
+    found = tuple(
+        EngineLayer(
+            held["name"],
+            held["kind"],
+            tuple(map(_tensor_of, held["inputs"])),
+            tuple(map(_tensor_of, held["outputs"])),
+            tuple(held["nodes"]),
+            held["kernel"],
+            held["tactic"],
+            held["origin"],
+            {},
+        )
+        for held in layers
+    )
+    return EngineInfo(found, (), False, {})
+
+
+def _tensor_of(held: Mapping[str, Any]) -> EngineTensor:
+    return EngineTensor(held["name"], None if held["dims"] is None else tuple(held["dims"]), held["kind"])
 
 
 def inspect_engine(trt: Any, engine: Any, context: Any = None) -> str:

@@ -104,6 +104,7 @@ class LayerMap:
         for name, tensor in self._tensors.items():
             self._by_node.setdefault(tensor.node, []).append(name)
         self._writers: dict[str, EngineLayer] = {t.name: layer for layer in info.layers for t in layer.outputs}
+        self._written = {tensor.name: tensor for layer in info.layers for tensor in layer.outputs}
         self._readers: dict[str, list[EngineLayer]] = {}
         for layer in info.layers:
             for read in layer.inputs:
@@ -141,6 +142,11 @@ class LayerMap:
     def layers_of(self, node: str) -> list[LayerNodes]:
         """The layers that compute a node; several if it was split."""
         return [item for item in self.layers if item.how in (How.METADATA, How.NAME) and node in item.nodes]
+
+    def linear(self, name: str) -> bool | None:
+        """Whether the elements of a tensor of the engine lie in order; None if that is not said."""
+        written = self._written.get(name)
+        return None if written is None else written.linear
 
     def tensor(self, name: str, shape: tuple[int, ...] | None = None, kind: str = "") -> TensorMatch:
         """Find a tensor of the engine in the model.
