@@ -46,7 +46,8 @@ class Tuning:
     flags: tuple[str, ...]
     """Other flags that go into keys."""
     seed: int | None
-    route: str
+    workspace: int
+    """Bytes; tactics that need more are not tried."""
 
 
 class Autotuner:
@@ -139,13 +140,19 @@ class Autotuner:
                 2, f"Assertion !errorOnMiss failed. Timing cache miss for op {op}(key: {key}) with errorOnMiss set"
             )
 
+    def _fitting(self, tactics: list[Tactic], tuning: Tuning) -> list[Tactic]:
+        fitting = [tactic for tactic in tactics if tactic.scratch <= tuning.workspace]
+        if not fitting:
+            raise BuildRefusedError(10, "Could not find any implementation: every tactic needs more workspace")
+        return fitting
+
     def _time(
         self, group: Group, op: str, key: str, keyed: bool, tuning: Tuning, tactics: list[Tactic]
     ) -> tuple[Tactic, float]:
         seed = None if tuning.seed is None else f"{tuning.seed}|{key}|{op}"
-        table = measured(tactics, self.plan.timing_noise, seed)
+        table = measured(self._fitting(tactics, tuning), self.plan.timing_noise, seed)
         if self.plan.classic and group.kind == "conv":
-            self._classic(op, table)
+            self._classic(op, table, [t for t in tactics if t.scratch > tuning.workspace], tuning.workspace)
         else:
             self._table(group, op, key if keyed else "", table, tuning)
         return table[0]
@@ -171,7 +178,7 @@ class Autotuner:
         if tuning.uses_cache and self.cache is not None:
             say(f"{prefix}Writing the best tactic ({table[0][0].text}) to cache")
 
-    def _classic(self, op: str, table: list[tuple[Tactic, float]]) -> None:
+    def _classic(self, op: str, table: list[tuple[Tactic, float]], left: list[Tactic], workspace: int) -> None:
         say = self.journal.verbose
         say(f"=============== Computing costs for {op}")
         say("*************** Autotuning format combination: Float(-1,-1,-1,1) -> Float(-1,-1,-1,1) ***************")
@@ -180,6 +187,9 @@ class Autotuner:
         say(f"--------------- Timing Runner: {op} (CaskConvolution[0x80000009])")
         for tactic, time in sorted(table, key=lambda pair: pair[0].place):
             say(f"Tactic Name: {tactic.kernel} Tactic: 0x{tactic.hash:016x} Time: {time:.6g}")
+        for tactic in left:
+            skipped = f"skipped. Scratch requested: {tactic.scratch}, available: {workspace}"
+            say(f"Tactic Name: {tactic.kernel} Tactic: 0x{tactic.hash:016x} {skipped}")
         best, time = table[0]
         say(
             f"{op} (CaskConvolution[0x80000009]) profiling completed in 0.0512 seconds. "

@@ -243,7 +243,7 @@ class _Build:
             sizes=sizes,
             flags=tuple(name for name in ("REFIT", "STRICT_NANS", "SPARSE_WEIGHTS") if self._has(name)),
             seed=self.plan.timing_seed,
-            route="",
+            workspace=self.config.get_memory_pool_limit(self.trt.MemoryPoolType.WORKSPACE),
         )
 
     def _has(self, flag: str) -> bool:

@@ -129,7 +129,7 @@ class LayerProgram:
                 graph.input.append(onnx.helper.make_tensor_value_info(name, kind, [None] * value.ndim))
         for name in self.wanted:
             graph.output.append(onnx.ValueInfoProto(name=name))
-        return model.SerializeToString()
+        return bytes(model.SerializeToString())
 
 
 def _lowered(node: onnx.NodeProto) -> list[onnx.NodeProto]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from tests.simulated_tensorrt.callbacks import Held
 from tests.simulated_tensorrt.compute import NUMPY
+from tests.simulated_tensorrt.context_debug import Observed
 from tests.simulated_tensorrt.device_memory import CudaError, device
 from tests.simulated_tensorrt.execution import Execution
 from tests.simulated_tensorrt.find_shapes import OutputShapes
@@ -21,7 +22,7 @@ _WHERE = "IExecutionContext::enqueueV3"
 LAUNCH_FAILURE = 719
 
 
-class IExecutionContext:
+class IExecutionContext(Observed):
     """Runs an engine."""
 
     _trt: Any
@@ -30,13 +31,7 @@ class IExecutionContext:
     _shapes: dict[str, tuple[int, ...]]
     _addresses: dict[str, int]
     _allocators: dict[str, Held]
-    _listener: Held | None
-    _states: dict[str, bool]
-    _unfused: bool
     _runs: int
-    _profiler: Any
-    _emits: bool
-    _times: list[tuple[str, float]]
     _recorder: Any
     _memory: tuple[int, int] | None
     _user_managed: bool
@@ -128,7 +123,8 @@ class IExecutionContext:
         return dims(list(self._output_shapes.of(name, self._input_shapes(), self._host_values())))
 
     def get_tensor_strides(self, name: str) -> Any:
-        strides, step = [], 1
+        strides: list[int] = []
+        step = 1
         for size in reversed(list(self.get_tensor_shape(name))):
             strides.insert(0, step)
             step *= max(size, 1)
@@ -148,7 +144,7 @@ class IExecutionContext:
             for n, ranges in self._engine._engine.profiles[self._profile_number].values.items()
         }
         count = self._output_shapes.bound(name, sizes, values)
-        return count * self._engine.get_tensor_bytes_per_component(name)
+        return count * int(self._engine.get_tensor_bytes_per_component(name))
 
     # addresses
 
@@ -184,63 +180,6 @@ class IExecutionContext:
         return None
 
     def set_input_consumed_event(self, event: int) -> bool:
-        return True
-
-    # debug tensors
-
-    def set_debug_listener(self, listener: Any) -> bool:
-        self._listener = None if listener is None else Held(listener)
-        return True
-
-    def get_debug_listener(self) -> Any:
-        return self._listener.get() if self._listener else None
-
-    def set_tensor_debug_state(self, name: str, flag: bool) -> bool:
-        if name not in self._engine._engine.marked:
-            return self._error(f"{name} is no debug tensor", where="setTensorDebugState")
-        self._states[name] = flag
-        return True
-
-    def get_debug_state(self, name: str) -> bool:
-        return self._states.get(name, False)
-
-    def set_all_tensors_debug_state(self, flag: bool) -> bool:
-        self._states.update(dict.fromkeys(self._engine._engine.marked, flag))
-        if self._engine._engine.traits.all_covers_unfused:
-            self._unfused = flag
-        return True
-
-    @property
-    def unfused_tensors_debug_state(self) -> bool:
-        return self._unfused
-
-    @unfused_tensors_debug_state.setter
-    def unfused_tensors_debug_state(self, value: bool) -> None:
-        self._unfused = value and self._engine._engine.unfused
-
-    # profiling
-
-    @property
-    def profiler(self) -> Any:
-        return self._profiler
-
-    @profiler.setter
-    def profiler(self, value: Any) -> None:
-        self._profiler = value
-
-    @property
-    def enqueue_emits_profile(self) -> bool:
-        return self._emits
-
-    @enqueue_emits_profile.setter
-    def enqueue_emits_profile(self, value: bool) -> None:
-        self._emits = value
-
-    def report_to_profiler(self) -> bool:
-        if self._profiler is None or not self._times:
-            return False
-        for name, milliseconds in self._times:
-            self._profiler.report_layer_time(name, milliseconds)
         return True
 
     @property

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import enum
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -76,22 +75,9 @@ class cudaEvent_t(_Handle):
 cudaStreamNonBlocking = 1
 cudaStreamDefault = 0
 cudaEventDefault = 0
-_events: dict[int, float] = {}
 
 
-class cudaDeviceProp:
-    """Properties of a device."""
-
-    def __init__(self) -> None:
-        plan = active()
-        self.name = plan.device.encode()
-        self.totalGlobalMem = plan.memory
-        self.major, self.minor = 8, 6
-        self.multiProcessorCount = 46
-        self.uuid = type("cudaUUID_t", (), {"bytes": bytes(range(16))})()
-
-
-def _guarded(function: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
+def guarded(function: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
     device = device_memory.device()
     try:
         if active().devices == 0:
@@ -100,11 +86,12 @@ def _guarded(function: Callable[..., Any], *args: Any) -> tuple[Any, ...]:
     except CudaError as error:
         device.last = error.code
         return (cudaError_t(error.code), None) if function.__name__ in _GIVING else (cudaError_t(error.code),)
-    error = cudaError_t.cudaSuccess
-    return (error, result) if function.__name__ in _GIVING else (error,)
+    done = cudaError_t.cudaSuccess
+    return (done, result) if function.__name__ in _GIVING else (done,)
 
 
 _GIVING = {"malloc", "create_stream", "_info", "_count", "_properties", "_attribute", "_current", "_event", "_elapsed"}
+"""Functions whose result stands behind the error."""
 
 
 def _address(pointer: Any) -> int:
@@ -124,12 +111,12 @@ def _address(pointer: Any) -> int:
 
 def cudaMalloc(size: int) -> Any:
     """Memory."""
-    return _guarded(device_memory.device().malloc, int(size))
+    return guarded(device_memory.device().malloc, int(size))
 
 
 def cudaFree(devPtr: Any) -> Any:
     """Give memory back."""
-    return _guarded(device_memory.device().free, _address(devPtr))
+    return guarded(device_memory.device().free, _address(devPtr))
 
 
 def cudaMemcpy(dst: Any, src: Any, count: int, kind: Any) -> Any:
@@ -140,7 +127,7 @@ def cudaMemcpy(dst: Any, src: Any, count: int, kind: Any) -> Any:
         device.drain_all()
         device.copy(_address(dst), _address(src), int(count), int(kind))
 
-    return _guarded(copy)
+    return guarded(copy)
 
 
 def cudaMemcpyAsync(dst: Any, src: Any, count: int, kind: Any, stream: Any) -> Any:
@@ -152,7 +139,7 @@ def cudaMemcpyAsync(dst: Any, src: Any, count: int, kind: Any, stream: Any) -> A
         device.check()
         device.put(int(stream or 0), lambda: device.copy(to, source, int(count), int(kind)))
 
-    return _guarded(put)
+    return guarded(put)
 
 
 def cudaMemset(devPtr: Any, value: int, count: int) -> Any:
@@ -163,7 +150,7 @@ def cudaMemset(devPtr: Any, value: int, count: int) -> Any:
         device.check()
         device.view(_address(devPtr), int(count))[:] = value
 
-    return _guarded(fill)
+    return guarded(fill)
 
 
 def cudaMemsetAsync(devPtr: Any, value: int, count: int, stream: Any) -> Any:
@@ -176,12 +163,12 @@ def cudaMemsetAsync(devPtr: Any, value: int, count: int, stream: Any) -> Any:
     def put() -> None:
         device.put(int(stream or 0), fill)
 
-    return _guarded(put)
+    return guarded(put)
 
 
 def cudaStreamCreate() -> Any:
     """A stream."""
-    error, handle = _guarded(device_memory.device().create_stream)
+    error, handle = guarded(device_memory.device().create_stream)
     return error, None if handle is None else cudaStream_t(handle)
 
 
@@ -192,7 +179,7 @@ def cudaStreamCreateWithFlags(flags: int) -> Any:
 
 def cudaStreamSynchronize(stream: Any) -> Any:
     """Do the work of a stream."""
-    return _guarded(device_memory.device().drain, int(stream or 0))
+    return guarded(device_memory.device().drain, int(stream or 0))
 
 
 def cudaStreamQuery(stream: Any) -> Any:
@@ -202,12 +189,12 @@ def cudaStreamQuery(stream: Any) -> Any:
 
 def cudaStreamDestroy(stream: Any) -> Any:
     """End a stream."""
-    return _guarded(device_memory.device().destroy_stream, int(stream or 0))
+    return guarded(device_memory.device().destroy_stream, int(stream or 0))
 
 
 def cudaDeviceSynchronize() -> Any:
     """Do all work."""
-    return _guarded(device_memory.device().drain_all)
+    return guarded(device_memory.device().drain_all)
 
 
 def cudaGetLastError() -> Any:
@@ -231,139 +218,3 @@ def cudaGetErrorString(error: Any) -> Any:
 def cudaGetErrorName(error: Any) -> Any:
     """The name of an error."""
     return cudaError_t.cudaSuccess, cudaError_t(error).name.encode()
-
-
-def cudaMemGetInfo() -> Any:
-    """Free and total bytes."""
-    device = device_memory.device()
-
-    def _info() -> tuple[int, int]:
-        device.check()
-        return device.memory - device.used, device.memory
-
-    error, result = _guarded(_info)
-    return (error, *(result or (None, None)))
-
-
-def cudaGetDeviceCount() -> Any:
-    """How many devices there are."""
-
-    def _count() -> int:
-        return active().devices
-
-    return _guarded(_count)
-
-
-def cudaGetDevice() -> Any:
-    """The current device."""
-
-    def _current() -> int:
-        return 0
-
-    return _guarded(_current)
-
-
-def cudaSetDevice(device: int) -> Any:
-    """Choose a device."""
-    known = 0 <= int(device) < active().devices
-    return (cudaError_t.cudaSuccess if known else cudaError_t.cudaErrorInvalidDevice,)
-
-
-def cudaGetDeviceProperties(device: int) -> Any:
-    """What a device is."""
-
-    def _properties() -> cudaDeviceProp:
-        return cudaDeviceProp()
-
-    return _guarded(_properties)
-
-
-def cudaDeviceGetAttribute(attr: Any, device: int) -> Any:
-    """One attribute of a device."""
-
-    def _attribute() -> int:
-        return {16: 46, 75: 8, 76: 6}[int(attr)]
-
-    return _guarded(_attribute)
-
-
-def cudaDriverGetVersion() -> Any:
-    """Version of the driver."""
-    return cudaError_t.cudaSuccess, 13000
-
-
-def cudaRuntimeGetVersion() -> Any:
-    """Version of the runtime."""
-    return cudaError_t.cudaSuccess, 13000
-
-
-def getLocalRuntimeVersion() -> Any:
-    """Version of the runtime."""
-    return cudaRuntimeGetVersion()
-
-
-def cudaEventCreate() -> Any:
-    """An event."""
-
-    def _event() -> cudaEvent_t:
-        handle = cudaEvent_t(len(_events) + 1)
-        _events[int(handle)] = 0.0
-        return handle
-
-    return _guarded(_event)
-
-
-def cudaEventCreateWithFlags(flags: int) -> Any:
-    """An event."""
-    return cudaEventCreate()
-
-
-def cudaEventRecord(event: Any, stream: Any) -> Any:
-    """Put the taking of the time on a stream."""
-
-    def put() -> None:
-        device_memory.device().put(int(stream or 0), lambda: _events.__setitem__(int(event), time.perf_counter()))
-
-    return _guarded(put)
-
-
-def cudaEventSynchronize(event: Any) -> Any:
-    """Wait for an event."""
-    return cudaDeviceSynchronize()
-
-
-def cudaEventElapsedTime(start: Any, end: Any) -> Any:
-    """Milliseconds between two events."""
-
-    def _elapsed() -> float:
-        return (_events[int(end)] - _events[int(start)]) * 1000
-
-    return _guarded(_elapsed)
-
-
-def cudaEventDestroy(event: Any) -> Any:
-    """End an event."""
-    _events.pop(int(event), None)
-    return (cudaError_t.cudaSuccess,)
-
-
-def cudaHostAlloc(size: int, flags: int = 0) -> Any:
-    """Pinned host memory."""
-    buffer = ctypes.create_string_buffer(int(size))
-    address = ctypes.addressof(buffer)
-    _pinned[address] = buffer
-    return cudaError_t.cudaSuccess, address
-
-
-def cudaMallocHost(size: int) -> Any:
-    """Pinned host memory."""
-    return cudaHostAlloc(size)
-
-
-def cudaFreeHost(ptr: Any) -> Any:
-    """Give pinned memory back."""
-    _pinned.pop(int(ptr), None)
-    return (cudaError_t.cudaSuccess,)
-
-
-_pinned: dict[int, Any] = {}

@@ -99,7 +99,7 @@ class Execution:
             return
         for made in trips(self.graph, node, self.values):
             for name, value in made.items():
-                if isinstance(value, np.ndarray) and value.dtype == np.float32:
+                if value.dtype == np.float32:
                     self._show_value(value, "FLOAT", name)
 
     def _show(self, name: str, shown_as: str) -> None:

@@ -11,7 +11,7 @@ import onnx.inliner
 from onnx import TensorProto
 
 _SMALL = 4096  # elements; larger constants do not matter for shapes
-_TYPES = {
+_TYPES: dict[int, str] = {
     TensorProto.FLOAT: "FLOAT",
     TensorProto.DOUBLE: "FLOAT",  # the parser casts down
     TensorProto.FLOAT16: "HALF",

@@ -8,7 +8,7 @@ import zlib
 from typing import Any
 
 from tests.simulated_tensorrt.engine_file import EngineData, EngineLayer
-from tests.simulated_tensorrt.graph import Graph
+from tests.simulated_tensorrt.graph import Graph, infer
 
 _TYPES = {"conv": "CaskConvolution", "product": "gemm", "kgen": "kgen", "pool": "CaskPooling", "reformat": "Reformat"}
 _WORDS_10 = {"FLOAT": "Float", "HALF": "Half", "BF16": "BFloat16", "INT8": "Int8", "INT32": "Int32", "INT64": "Int64"}
@@ -23,6 +23,9 @@ class EngineInspector:
     _context: Any
     _recorder: Any
     _version: str
+    _onnx_names: dict[str, str] | None = None
+    _inputs: Any = None
+    _concrete: Any = None
 
     @property
     def execution_context(self) -> Any:
@@ -110,7 +113,7 @@ class EngineInspector:
     def _tensor(self, name: str, onnx_name: str = "") -> dict[str, Any]:
         graph: Graph = self._engine._graph
         known = onnx_name or self._onnx_name(name)
-        shape = list(graph.shapes.get(known) or ())
+        shape = list(self._shapes().get(known) or ())
         kind = graph.types.get(known, "FLOAT")
         if self._eleven:
             word = _WORDS_11.get(kind, kind)
@@ -118,13 +121,22 @@ class EngineInspector:
         word = _WORDS_10.get(kind, kind.capitalize())
         return {"Name": name, "Location": "Device", "Dimensions": shape, "Format/Datatype": f"{word}"}
 
+    def _shapes(self) -> dict[str, Any]:
+        """Shapes of all tensors; concrete ones where a context says the shapes of all inputs."""
+        graph: Graph = self._engine._graph
+        inputs = {} if self._context is None else self._context._input_shapes()
+        if not inputs or any(-1 in sizes for sizes in inputs.values()):
+            return dict(graph.shapes)
+        if inputs != self._inputs:
+            self._inputs, self._concrete = inputs, infer(graph.model, graph.constants, inputs)[1]
+        found: dict[str, Any] = self._concrete
+        return found
+
     def _onnx_name(self, inner: str) -> str:
-        for layers in self._engine._engine.layers:
-            for layer in layers:
-                for name, shown in layer.outputs:
-                    if shown == inner:
-                        return name
-        return inner
+        if self._onnx_names is None:
+            layers = [layer for profile in self._engine._engine.layers for layer in profile]
+            self._onnx_names = {shown: name for layer in layers for name, shown in layer.outputs if name}
+        return self._onnx_names.get(inner, inner)
 
     def _io(self, name: str) -> dict[str, Any]:
         engine = self._engine

@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx
 import onnx.external_data_helper
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from tests.simulated_tensorrt.callbacks import Journal
 from tests.simulated_tensorrt.graph import from_model
@@ -160,10 +160,10 @@ def _load_weights(model: onnx.ModelProto, folder: Path) -> None:
     for tensor in onnx.external_data_helper._get_all_tensors(model):
         if not onnx.external_data_helper.uses_external_data(tensor):
             continue
-        info = onnx.external_data_helper.ExternalDataInfo(tensor)
-        with (folder / info.location).open("rb") as file:
-            file.seek(info.offset or 0)
-            tensor.raw_data = file.read(info.length if info.length else -1)
+        held = {entry.key: entry.value for entry in tensor.external_data}
+        with (folder / held["location"]).open("rb") as file:
+            file.seek(int(held.get("offset", 0)))
+            tensor.raw_data = file.read(int(held.get("length", -1)))
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
 

@@ -70,7 +70,7 @@ def run(path: Path) -> dict[str, np.ndarray]:
 def main(folder: Path) -> None:
     """Run all models of a folder."""
     for path in sorted(folder.glob("*.onnx")):
-        np.savez(path.with_suffix(".out.npz"), **run(path))
+        np.savez(path.with_suffix(".out.npz"), **run(path))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

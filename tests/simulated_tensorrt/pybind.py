@@ -31,7 +31,7 @@ class BoundType(type):
         if not getattr(cls, "_constructible", False):
             name = cls.__name__ if "_generated" not in vars(cls) else f"{cls.__module__}.{cls.__name__}"
             raise TypeError(f"{name}: No constructor defined!")
-        made = cls.__new__(cls, *args, **kwargs)
+        made: Any = cls.__new__(cls, *args, **kwargs)  # type: ignore[arg-type]
         made.__init__(*args, **kwargs)
         if not made.__dict__.get("_alive"):
             base = next(c for c in cls.__mro__ if "_generated" in vars(c))

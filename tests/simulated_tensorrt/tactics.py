@@ -27,6 +27,8 @@ class Tactic:
     """Undisturbed milliseconds."""
     layout: str
     """linear, or channels_last: that one wants its input reformatted."""
+    scratch: int
+    """Bytes of workspace that it needs."""
 
     @property
     def text(self) -> str:
@@ -68,7 +70,8 @@ def tactics_of(kind: str, dtype: str, tf32: bool, volume: int, signature: str, m
         kernel = _kernel(kind, dtype, mode, tile, layout, place - variant)
         time = (0.008 + 1e-7 * volume) * (1 + 0.12 * place + 0.08 * rng.random())
         width = 64 if kind == "conv" else 52
-        found.append(Tactic(place, kernel, _number(kernel, variant) >> (64 - width), time, layout))
+        scratch = (0, 0, 1 << 20, 0, 8 << 20)[place % 5]
+        found.append(Tactic(place, kernel, _number(kernel, variant) >> (64 - width), time, layout, scratch))
     rng.shuffle(found)
     times = sorted(t.time for t in found)
     order = [dataclasses.replace(tactic, time=time) for tactic, time in zip(found, times, strict=True)]

@@ -55,6 +55,8 @@ class Dims:
 class FixedDims:
     """A shape whose number of dimensions is fixed, given as numbers or as one sequence."""
 
+    _dims: list[int]
+
     def __init__(self, *shape: Any) -> None:
         self._dims = list(shape[0]) if len(shape) == 1 else list(shape)
 

@@ -7,4 +7,5 @@ _ROOT = str(Path(__file__).resolve().parents[6])
 if _ROOT not in sys.path:
     sys.path.append(_ROOT)
 
+from tests.simulated_tensorrt.cuda_queries import *  # noqa: E402, F403
 from tests.simulated_tensorrt.cuda_runtime import *  # noqa: E402, F403
