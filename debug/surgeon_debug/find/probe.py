@@ -26,6 +26,7 @@ _MOST_BUILDS = 40
 """Compilations, where they cost next to nothing."""
 
 _LOOKS, _SURE_OF_BUILD = 6, 3  # of the first so many compilations each is run so often
+_QUICK = 1.0  # seconds that further looks at a model that always fails may begin within
 _SECONDS = 5.0  # what these further runs may take, or as much as compiling the model did
 _SLOW = (FailureKind.CRASHED, FailureKind.HUNG, FailureKind.OUT_OF_MEMORY)
 _MISS = 0.01
@@ -113,6 +114,10 @@ class _Prober:
         self._trials, self._everything = trials, everything
         self.builds: list[list[TrialRecord]] = []
         self._spent = 0.0
+        # A search that may make few trials needs them for more than to see the model run.
+        left = trials.meter.trials_left
+        self._until = 0.0
+        self._allowed_trials = None if left is None else max(2, left // 2)
 
     def compile(self) -> None:
         """Compile anew and run once."""
@@ -127,16 +132,21 @@ class _Prober:
 
     def go_on(self) -> None:
         """Run and compile more often, within the time that may take."""
-        allowed = max(_SECONDS, self.builds[0][0].seconds) + self._spent
-        while self._spent < allowed and not self._settled():
+        self._until = max(_SECONDS, self.builds[0][0].seconds) + self._spent
+        while self._may() and not self._settled():
             self.run()
-        while self._spent < allowed and not self._mixed() and self._more_builds():
+        while self._may() and not self._mixed() and self._more_builds():
             self.compile()
             # A second and third look tell a failure of single runs from one of single compilations.
-            while len(self.builds) <= _LOOKS and len(self.builds[-1]) < _SURE_OF_BUILD and self._spent < allowed:
+            while self._may() and len(self.builds) <= _LOOKS and len(self.builds[-1]) < _SURE_OF_BUILD:
                 self.run()
-        while self._spent < allowed and self._mixed() and not _clear(self._records()):
+        while self._may() and self._mixed() and not _clear(self._records()):
             self.run()
+
+    def _may(self) -> bool:
+        """Whether time and trials are left for another run."""
+        made = sum(len(build) for build in self.builds)
+        return self._spent < self._until and (self._allowed_trials is None or made < self._allowed_trials)
 
     def _records(self) -> list[TrialRecord]:
         return [record for build in self.builds for record in build]
@@ -158,7 +168,7 @@ class _Prober:
         """Whether other compilations may tell more: some fail, or none does."""
         failed = sum(build[0].signature is not None for build in self.builds)
         if failed == len(self.builds):
-            return False
+            return failed < _LOOKS and self._spent < _QUICK
         return len(self.builds) < _MOST_BUILDS and failed < _SURE
 
     def summary(self) -> Probe:
