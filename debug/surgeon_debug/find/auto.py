@@ -167,7 +167,7 @@ class _Triage:
         variants = variants_of(seen, self._tensors(seen))
         heals: dict[Lever, bool] = {}
         with (
-            trials.along(variants, followed=seen.signature, runs=seen.runs_wanted) as made,
+            trials.along(variants, against=seen) as made,
             made.step("triage") as step,
         ):
             outcomes = made.ask_all([frozenset([i]) for i in range(len(variants.variants))])

@@ -6,6 +6,7 @@ pin its choices can be searched.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -24,6 +25,8 @@ class Wish:
     """The timing cache to begin with; empty for an empty one."""
     pins: Mapping[str, str] | None = None
     """The tactic's hash by cache key; None leaves the choice to the builder."""
+    ops: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The op of each pinned key: if it gets another key, its tactic is to be the same."""
     strict: bool = False
     """Whether a build that has to time anything is to fail."""
     shown: tuple[str, ...] = ()
@@ -151,6 +154,34 @@ class Builder(Protocol):
 
     def make(self) -> Builds:
         """Begin to build, in whatever process this is."""
+
+
+def repinned(wish: Wish, record: BuildRecord) -> Wish | None:
+    """What to ask next where a tactic has given neighbours other keys: the same tactics under these.
+
+    A tactic that wants another format makes its neighbours other ops to the cache, which are then timed anew.
+
+    Args:
+        wish: What was asked for.
+        record: What came.
+
+    Returns:
+        The next wish, with the cache of this build; None if no op has a new key under which its tactic is known.
+    """
+    ops = collections.Counter(wish.ops.values())
+    wanted = {op: (wish.pins or {})[key] for key, op in wish.ops.items() if ops[op] == 1}
+    found = {}
+    for table in record.tables:
+        hash_ = wanted.get(table.op)
+        if hash_ is None or table.key in (wish.pins or {}) or table.key not in record.tactics:
+            continue
+        if record.tactics[table.key] != hash_ and table.row(hash_) is not None:
+            found[table.key] = hash_
+    if not found or not record.cache:
+        return None
+    # Keys that came anew and are right already stay as they are, and are held to that.
+    kept = {key: hash_ for key, hash_ in record.tactics.items() if key not in (wish.pins or {})}
+    return dataclasses.replace(wish, cache=record.cache, pins={**(wish.pins or {}), **kept, **found})
 
 
 class BuildRefused(Exception):  # noqa: N818  (an outcome of a trial, not an error of ours)

@@ -16,7 +16,15 @@ from typing import Any, Protocol
 
 from surgeon_debug.endings import EngineFailure
 from surgeon_debug.find.content_address import content_address
-from surgeon_debug.find.engine_builds import Builder, BuildRecord, BuildRefused, Builds, EngineLayer, Wish
+from surgeon_debug.find.engine_builds import (
+    Builder,
+    BuildRecord,
+    BuildRefused,
+    Builds,
+    EngineLayer,
+    Wish,
+    repinned,
+)
 from surgeon_debug.find.oracle import FailureKind, Signature, TrialRecord
 from surgeon_debug.find.signature import of_error, of_outputs
 from surgeon_debug.layer_plan import Layer, plan_layers
@@ -34,6 +42,8 @@ RUNS = 3
 _MOST_RUNS = 48  # of an engine whose rate of failure is wanted
 _ENOUGH_FAILURES = 8
 _SECONDS = 5.0
+_HALF = 0.5
+_ROUNDS = 4  # of pinning ops that have got new keys; each may give others new ones
 
 
 class Dimension(Protocol):
@@ -76,6 +86,8 @@ class EngineSpec:
         allow_external: Accept weights outside the model's folder.
     """
 
+    worst: float | None = None
+    """The error of the engine that fails; one that passes with more than half of it is not taken for right."""
     thorough = False
     """Whether an engine is run on after it failed, to see how often it does."""
 
@@ -106,18 +118,24 @@ class EngineSpec:
         vars(self).update(state)
         self._open = _Open()
 
-    def along(self, dimension: Dimension, runs: int | None = None, *, thorough: bool = False) -> EngineSpec:
+    def along(
+        self, dimension: Dimension, runs: int | None = None, *, thorough: bool = False, worst: float | None = None
+    ) -> EngineSpec:
         """The same with other elements; both share what is open."""
         other = EngineSpec.__new__(EngineSpec)
         vars(other).update(vars(self))
         other.dimension = dimension
         other.runs = self.runs if runs is None else runs
-        other.thorough = thorough
+        other.thorough, other.worst = thorough, worst
         return other
 
     def address(self) -> str:
         """A digest of everything but the elements that outcomes depend on."""
-        texts = [repr(self.limits), self.postprocess.text if self.postprocess else "", f"{self.runs} {self.thorough}"]
+        texts = [
+            repr(self.limits),
+            self.postprocess.text if self.postprocess else "",
+            f"{self.runs} {self.thorough} {self.worst}",
+        ]
         samples = [*self.feeds, *self.truth]
         texts.append(self.dimension.facts())
         runners = [self.builder.label]
@@ -180,27 +198,37 @@ class EngineOracle:
             payload["milliseconds"] = statistics.median(seen.milliseconds)
         seconds = time.monotonic() - started
         return TrialRecord(
-            seen.signature, "", seen.words, seen.error, seconds, builds, seen.runs * len(self._spec.feeds), 0, payload
+            seen.signature,
+            self._hardly(seen),
+            seen.words,
+            seen.error,
+            seconds,
+            builds,
+            seen.runs * len(self._spec.feeds),
+            0,
+            payload,
         )
 
     def _build(self, wish: Wish) -> tuple[BuildRecord | None, str, tuple[str, ...], int]:
         """The record, why nobody can tell, keys that moved, and how many builds it took.
 
-        A tactic that wants another format makes neighbours be timed, which a strict build refuses; they may be, as
-        long as nothing moves that was asked for.
+        A tactic that wants another format makes neighbours be timed, which a strict build refuses. They may be, if they
+        then get the tactics they were to have, and nothing moves that was asked for.
         """
-        builds = 1
-        try:
-            record = self._builds.build(wish)
-        except BuildRefused as error:
-            if not (error.missed and wish.strict):
-                return None, error.reason, (), builds
+        builds, rounds = 0, 0
+        while True:
             builds += 1
-            wish = dataclasses.replace(wish, strict=False)
             try:
                 record = self._builds.build(wish)
-            except BuildRefused as again:
-                return None, again.reason, (), builds
+            except BuildRefused as error:
+                if not (error.missed and wish.strict):
+                    return None, error.reason, (), builds
+                wish = dataclasses.replace(wish, strict=False)
+                continue
+            again = None if wish.strict or rounds == _ROUNDS else repinned(wish, record)
+            if again is None:
+                break
+            wish, rounds = again, rounds + 1
         objection, moved = self._spec.dimension.objection(wish, record)
         return record, objection, moved, builds
 
@@ -220,6 +248,13 @@ class EngineOracle:
             seen.milliseconds.append(1000 * (time.monotonic() - started) / max(1, len(values)))
             seen.take(*self._judge(values, rules))
         return seen
+
+    def _hardly(self, seen: _Seen) -> str:
+        """Why an engine that passes is not taken for right: near a limit any change of rounding decides."""
+        worst = self._spec.worst
+        if seen.signature is not None or not worst or seen.error is None or seen.error <= _HALF * worst:
+            return ""
+        return f"it passes, but is hardly better: relative L2 {seen.error:.2g} instead of {worst:.2g}"
 
     def _enough(self, seen: _Seen, seconds: float) -> bool:
         if not self._spec.thorough:

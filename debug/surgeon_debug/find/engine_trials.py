@@ -81,6 +81,11 @@ class Recorded:
         return self.failed / self.runs if self.flaky else None
 
     @property
+    def worst(self) -> float | None:
+        """Its error, if it is wrong by a number."""
+        return self.trial.error if self.signature is not None else None
+
+    @property
     def runs_wanted(self) -> int:
         """Runs after which a failure that did not show is not there, but for one case in a hundred."""
         if not self.flaky:
@@ -120,8 +125,7 @@ class EngineTrials:
         self,
         dimension: Dimension,
         *,
-        followed: Signature | None = None,
-        runs: int | None = None,
+        against: Recorded | None = None,
         thorough: bool = False,
         lanes: int | None = None,
     ) -> Iterator[Trials]:
@@ -129,16 +133,16 @@ class EngineTrials:
 
         Args:
             dimension: What the elements are.
-            followed: The failure that is looked for.
-            runs: Runs of each engine.
+            against: The build whose failure is looked for; it says how often each engine is to be run, too.
             thorough: Run each engine on after it failed.
             lanes: Trials at a time; as the search may use them, if None.
         """
-        spec = self._spec.along(dimension, runs, thorough=thorough)
+        runs, worst = (None, None) if against is None else (against.runs_wanted, against.worst)
+        spec = self._spec.along(dimension, runs, thorough=thorough, worst=worst)
         if self._how.resume is not None or self._how.workers:
             address = spec.address()
         else:
-            address = f"{dimension.facts()} {spec.runs} {thorough}"
+            address = f"{dimension.facts()} {spec.runs} {thorough} {spec.worst}"
         remember = Remembering(address, self._journal)
         pool: TrialPool
         if self._how.workers:
@@ -150,7 +154,7 @@ class EngineTrials:
             pool = LocalPool(spec, lanes or self._how.jobs, remember)
         with contextlib.closing(pool):
             trials = Trials(pool, remember, self._meter, self._progress)
-            trials.followed = followed
+            trials.followed = against.signature if against is not None else None
             self._all.append(trials)
             yield trials
 

@@ -136,7 +136,7 @@ class FusionSearch:
         together, apart = flips_of(seen.record.knobs)
         flips = (*together, *apart)
         dimension = Routed(flips, seen.record.cache, _digest(seen))
-        with trials.along(dimension, followed=seen.signature, runs=seen.runs_wanted) as made:
+        with trials.along(dimension, against=seen) as made:
             with made.step("knobs") as step:
                 needed = _one_that_heals(made, range(len(flips))) if singly else _all_that_heal(made, len(together))
                 names = ", ".join(flips[i].text for i in sorted(needed))
@@ -158,7 +158,7 @@ class FusionSearch:
             return False
         dimension = Marked(tuple(joint.tensor for joint in joints), seen.record.cache, _digest(seen))
         everything = frozenset(range(len(joints)))
-        with trials.along(dimension, followed=seen.signature, runs=seen.runs_wanted) as made:
+        with trials.along(dimension, against=seen) as made:
             with made.step("outputs") as step:
                 needed = _all_that_heal(made, len(joints))
                 if not needed and made.ask(everything) is Outcome.UNRESOLVED:
@@ -200,7 +200,7 @@ class FusionSearch:
         flat = tuple(pin for chosen in pins for pin in chosen)
         dimension = Pinned(seen.record.cache, base, flat)
         with (
-            trials.along(dimension, followed=seen.signature, runs=seen.runs_wanted) as made,
+            trials.along(dimension, against=seen) as made,
             made.step("tactics") as step,
         ):
             begin = 0

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import re
 from collections.abc import Iterable, Mapping
 
+from surgeon_debug.runners.tensorrt.tactic_log import TacticRow
 from surgeon_debug.runners.tensorrt.tactic_tables import KeyTactics
 from surgeon_debug.search.trial import Outcome
 
@@ -109,7 +111,20 @@ class Census:
         )
 
 
+_FORMAT = re.compile(r"n(?:c|d|h|w|vect)+\w*?(?=_|$)")
+"""The part of a kernel's name that tells the order of its tensors: nchw, nhwc, nhwckrsc_nhwc."""
+
+
 def _order(tactics: KeyTactics) -> list[str]:
-    slow = float("inf")
-    timed = sorted(tactics.rows, key=lambda row: slow if row.milliseconds is None else row.milliseconds)
-    return list(dict.fromkeys([tactics.chosen, *(row.hash for row in timed)]))
+    """The tactic in use, then the others: those of its format first, because another one gives neighbours new keys."""
+    formats = _formats(tactics.kernel(tactics.chosen))
+
+    def rank(row: TacticRow) -> tuple[bool, float]:
+        time = float("inf") if row.milliseconds is None else row.milliseconds
+        return _formats(row.kernel) != formats, time
+
+    return list(dict.fromkeys([tactics.chosen, *(row.hash for row in sorted(tactics.rows, key=rank))]))
+
+
+def _formats(kernel: str) -> tuple[str, ...]:
+    return tuple(_FORMAT.findall(kernel.lower()))

@@ -68,7 +68,8 @@ class Pinned:
 
     def wish(self, elements: frozenset[int]) -> Wish:
         """Build with every key pinned, and fail if anything has to be timed."""
-        return Wish(_EDITABLE, self.cache, self.assigned(elements), strict=True)
+        ops = {key: tactics.op for key, tactics in self.base.items() if tactics.op}
+        return Wish(_EDITABLE, self.cache, self.assigned(elements), ops, strict=True)
 
     def objection(self, wish: Wish, record: BuildRecord) -> tuple[str, tuple[str, ...]]:
         """Why the engine does not have just these tactics."""
@@ -80,7 +81,7 @@ class Pinned:
         new = [key for key in record.tactics if key not in wanted] if wish.strict else []
         if new:
             return f"{len(new)} keys are new after the build, {self._title(new[0])} for one", tuple(new)
-        kept = {k: dataclasses.replace(self.base[k], chosen=hash_) for k, hash_ in wanted.items()}
+        kept = {k: dataclasses.replace(tactics, chosen=wanted[k]) for k, tactics in self.base.items()}
         wrong = kernels_disagree(record, kept)
         if wrong:
             return f"the engine runs another kernel than was pinned for {self._title(wrong[0])}", tuple(wrong)

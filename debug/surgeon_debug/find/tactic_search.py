@@ -10,7 +10,7 @@ from surgeon_debug.find.engine_builds import BuildRecord
 from surgeon_debug.find.engine_oracle import EngineSpec
 from surgeon_debug.find.engine_trials import EngineTrials, HowToSearch, Recorded, recorded
 from surgeon_debug.find.finding import FindOutcome
-from surgeon_debug.find.oracle import FailureKind, Signature
+from surgeon_debug.find.oracle import FailureKind
 from surgeon_debug.find.pin_hunt import PinHunt, hunt_pins
 from surgeon_debug.find.tactic_census import Census, Coverage
 from surgeon_debug.find.tactic_finding import BadTactic, Tactic, TacticCulprit, TacticFinding
@@ -141,7 +141,7 @@ class TacticSearch:
         """Whether the same cache makes the same engine; all else rests on that."""
         trail = self._trail
         again = Pinned(seen.record.cache, trail.base)
-        with trials.along(again, runs=seen.runs_wanted, lanes=1) as made, made.step("replay") as step:
+        with trials.along(again, against=seen, lanes=1) as made, made.step("replay") as step:
             found = trials.record(made)
             moved = tuple(found.payload.get("moved", ()))
             same = (found.signature is None) == (seen.signature is None)
@@ -181,7 +181,7 @@ class TacticSearch:
             trail.undecided = "the build that is right has the same tactics for all keys that both have"
             trail.advice = "see what else decides with surgeon find auto"
             return
-        self._hunt(trials, seen, {**_chosen(trail.base), **better}, _chosen(trail.base), seen.signature)
+        self._hunt(trials, seen, {**_chosen(trail.base), **better}, _chosen(trail.base))
 
     def _build_good(self, trials: EngineTrials, good: KnownBuild) -> BuildRecord | None:
         trail = self._trail
@@ -205,7 +205,7 @@ class TacticSearch:
         dimension = Pinned(seen.record.cache, trail.base, pins)
         recorded_choice = _chosen(trail.base)
         census.note(recorded_choice, _outcome(seen))
-        with trials.along(dimension, followed=seen.signature, runs=seen.runs_wanted) as made:
+        with trials.along(dimension, against=seen) as made:
             rounds = Rounds(made, dimension, census)
             try:
                 rounds.take(every=self._every)
@@ -239,7 +239,7 @@ class TacticSearch:
         known: set[tuple[str, str]] = set()
         failing = rounds.failing if self._every else rounds.failing[:1]
         for assignment in failing:
-            self._hunt(trials, seen, rounds.right, assignment, seen.signature, known)
+            self._hunt(trials, seen, rounds.right, assignment, known)
             known |= {(m.key, m.bad.hash) for one in self._trail.culprits for m in one.members}
 
     def _hunt(
@@ -248,7 +248,6 @@ class TacticSearch:
         seen: Recorded,
         right: Assignment,
         wrong: Assignment,
-        followed: Signature | None,
         known: set[tuple[str, str]] | frozenset[tuple[str, str]] = frozenset(),
     ) -> None:
         """Find what makes the difference between two assignments."""
@@ -261,7 +260,7 @@ class TacticSearch:
         base = {k: dataclasses.replace(tactics, chosen=right[k]) for k, tactics in trail.base.items()}
         dimension = Pinned(seen.record.cache, base, tuple(pins))
         hunt = PinHunt()
-        with trials.along(dimension, followed=followed, runs=seen.runs_wanted) as made:
+        with trials.along(dimension, against=seen) as made:
             everything = frozenset(range(len(pins)))
             if known and made.ask(everything) is not Outcome.REPRODUCES:
                 return
