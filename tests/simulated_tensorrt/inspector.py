@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 from tests.simulated_tensorrt.engine_file import EngineData, EngineLayer
@@ -121,15 +122,15 @@ class EngineInspector:
         word = _WORDS_10.get(kind, kind.capitalize())
         return {"Name": name, "Location": "Device", "Dimensions": shape, "Format/Datatype": f"{word}"}
 
-    def _shapes(self) -> dict[str, Any]:
+    def _shapes(self) -> Mapping[str, Any]:
         """Shapes of all tensors; concrete ones where a context says the shapes of all inputs."""
         graph: Graph = self._engine._graph
         inputs = {} if self._context is None else self._context._input_shapes()
         if not inputs or any(-1 in sizes for sizes in inputs.values()):
-            return dict(graph.shapes)
+            return graph.shapes
         if inputs != self._inputs:
             self._inputs, self._concrete = inputs, infer(graph.model, graph.constants, inputs)[1]
-        found: dict[str, Any] = self._concrete
+        found: Mapping[str, Any] = self._concrete
         return found
 
     def _onnx_name(self, inner: str) -> str:

@@ -39,6 +39,18 @@ class BoundType(type):
         return made
 
 
+class EnumType(type):
+    """The type of all enums: tells who asks for which member, if somebody wants to know."""
+
+    asked: set[str] | None = None
+
+    def __getattribute__(cls, name: str) -> Any:
+        """The attribute, written down."""
+        if EnumType.asked is not None and not name.startswith("_"):
+            EnumType.asked.add(f"{type.__getattribute__(cls, '__name__')}.{name}")
+        return type.__getattribute__(cls, name)
+
+
 def _set_attribute(self: Any, name: str, value: Any) -> None:
     generated = "_generated" in vars(type(self))
     if generated and not name.startswith("_") and not isinstance(getattr(type(self), name, None), property):
@@ -94,7 +106,7 @@ def make_enum(name: str, members: Mapping[str, int], module: str, template: type
         "value": property(lambda self: self._value),
     }
     body.update({n: v for n, v in vars(template).items() if n not in _NOT_COPIED} if template else {})
-    made = type(name, (), body)
+    made = EnumType(name, (), body)
     table = {member: made(value) for member, value in members.items()}
     for member, value in table.items():
         setattr(made, member, value)
