@@ -7,12 +7,10 @@ from pathlib import Path
 
 from surgeon.cli import DONE, FINDING
 from surgeon.console import print_json, results, talk
-from surgeon.report import cache_report, engine_report, model_report
+from surgeon.report import cache_report, engine_report
 from surgeon_debug.runners.tensorrt.described import Kind, describe, kind_of, tactics_of
 from surgeon_debug.runners.tensorrt.tactic_tables import diff_tactics
-from surgeon_passes.census import census_of, nodes_matching
 from surgeon_passes.errors import BadOptionError
-from surgeon_passes.graph import load
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +77,10 @@ def _compare(order: Order, other: Path, kind: Kind) -> int:
 
 
 def _show_model(order: Order) -> None:
+    from surgeon.report import model_report
+    from surgeon_passes.census import census_of, nodes_matching  # an engine is shown without what reads models
+    from surgeon_passes.graph import load
+
     loaded = load(order.model, allow_external=order.allow_external, check_weights=False)
     census = census_of(loaded)
     listed = nodes_matching(loaded, order.nodes) if order.nodes is not None else None

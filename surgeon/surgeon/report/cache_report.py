@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from surgeon.report.cells import middle, plain
+from surgeon.report.cells import plain
+from surgeon.report.long_list import print_rows
 from surgeon_debug.runners.tensorrt.tactic_tables import KeyTactics, TacticChange, TacticDiff
 
 _ROWS = 20  # rows that fit on one screen
@@ -30,12 +30,11 @@ def print_cache(
     console.print(f"{len(tactics)} keys; of {told} the op is known, of {choices} the other tactics")
     ordered = sorted(tactics.values(), key=lambda one: -times.get(one.key, 0.0))
     shown = ordered if every else ordered[:_ROWS]
-    table = _table("op", "kernel", "tactic", "ms", "tried")
-    room = max(16, (console.width - 50) // 2)
-    for one in shown:
-        kernel = middle(one.kernel(one.chosen), room)
-        table.add_row(middle(one.title, room), kernel, one.chosen, f"{times.get(one.key, 0.0):.4g}", str(len(one.rows)))
-    console.print(table)
+    rows = [
+        (one.title, one.kernel(one.chosen), one.chosen, f"{times.get(one.key, 0.0):.4g}", str(len(one.rows)))
+        for one in shown
+    ]
+    print_rows(console, ("op", "kernel", "tactic", "ms", "tried"), rows)
     if len(shown) < len(ordered):
         console.print(f"... and {len(ordered) - len(shown)} more (--layers lists all)")
 
@@ -59,22 +58,15 @@ def print_difference(console: Console, paths: tuple[Path, Path], found: TacticDi
 
 
 def _print_changes(console: Console, changes: Sequence[TacticChange], *, every: bool) -> None:
-    table = _table("op", "before", "after")
-    room = max(16, console.width // 3 - 2)
     shown = changes if every else changes[:_ROWS]
-    for change in shown:
-        before = change.before_kernel or change.before or "-"
-        after = change.after_kernel or change.after or "-"
-        if before == after:  # one kernel with two sets of parameters
-            before, after = f"{before} {change.before}", f"{after} {change.after}"
-        table.add_row(middle(change.op, room), middle(before, room), middle(after, room))
-    console.print(table)
+    print_rows(console, ("op", "before", "after"), [_row(change) for change in shown])
     if len(shown) < len(changes):
         console.print(f"... and {len(changes) - len(shown)} more (--layers lists all)")
 
 
-def _table(*titles: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for title in titles:
-        table.add_column(title, no_wrap=True)
-    return table
+def _row(change: TacticChange) -> tuple[str, str, str]:
+    before = change.before_kernel or change.before or "-"
+    after = change.after_kernel or change.after or "-"
+    if before == after:  # one kernel with two sets of parameters
+        before, after = f"{before} {change.before}", f"{after} {change.after}"
+    return change.op, before, after

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from surgeon.report.cells import middle, plain
+from surgeon.report.long_list import print_rows
 from surgeon_debug.element_types import type_of_number
 
 _KINDS = 12  # kinds of layers that are named
@@ -32,7 +32,8 @@ def print_engine(console: Console, path: Path, document: Mapping[str, Any], *, e
     if document.get("layers_lost"):
         console.print(f"[bold]note:[/] {plain(str(document['layers_lost']))}")
     if every:
-        console.print(_table(console, layers))
+        rows = [(layer["name"], layer["kind"], ", ".join(layer["nodes"]), layer["kernel"]) for layer in layers]
+        print_rows(console, ("layer", "kind", "nodes", "kernel"), rows)
         return
     kinds = collections.Counter(layer["kind"] or "layer" for layer in layers)
     words = ", ".join(f"{count} {plain(kind)}" for kind, count in kinds.most_common(_KINDS))
@@ -62,16 +63,3 @@ def _port(port: Mapping[str, Any]) -> str:
     spans = f", from {'; from '.join(ranges)}" if ranges else ""
     values = ", a shape on the host" if port.get("shape_values") else ""
     return f"{'input ' if port['input'] else 'output'} {plain(port['name'])} ({kind} {sizes}){spans}{values}"
-
-
-def _table(console: Console, layers: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    room = max(20, (console.width - 20) // 3)
-    for title in ("layer", "kind", "nodes", "kernel"):
-        table.add_column(title, no_wrap=True)
-    for layer in layers:
-        nodes = ", ".join(layer["nodes"])
-        table.add_row(
-            middle(layer["name"], room), plain(layer["kind"]), middle(nodes, room), middle(layer["kernel"], room)
-        )
-    return table

@@ -109,7 +109,7 @@ def write_record(folder: Path, document: Mapping[str, Any], inspector: str) -> N
 
 
 def _dumped(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, indent=1).encode()
+    return json.dumps(document, separators=(",", ":")).encode()
 
 
 def make_folder(folder: Path) -> Path:
