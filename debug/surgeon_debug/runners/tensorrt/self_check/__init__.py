@@ -1,0 +1,1 @@
+"""What a user's TensorRT and GPU are put to the test with."""
