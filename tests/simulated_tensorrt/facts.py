@@ -179,6 +179,7 @@ def facts(trt: Any) -> list[list[str]]:
 
 
 def _without_names(text: str, package: str) -> str:
+    text = text.removesuffix(" and no __dict__ for setting new attributes")  # as Python words it from 3.13 on
     text = re.sub(rf"\b{package}\.tensorrt\.|\b{package}\.|\btensorrt\.", "", text)
     return re.sub(rf"module '{package}'", "module", re.sub(r"0x[0-9a-f]{6,}", "0x", text))
 
