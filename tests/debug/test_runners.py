@@ -240,7 +240,7 @@ def test_the_reference_takes_an_unsorted_graph(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("onnxrt", "did you mean 'onnxruntime'"),
-        ("nothing", r"the runners are .*, reference, or FILE\.py:CLASS"),
+        ("nothing", r"the runners are .*, reference, tensorrt, or FILE\.py:CLASS"),
         ("onnxruntime:optimise=none", "did you mean 'optimize'.*its options: providers, optimize, threads"),
         ("onnxruntime:config=1", "no option 'config'"),
         ("onnxruntime:optimize=fast", "none, basic, extended, layout, all"),

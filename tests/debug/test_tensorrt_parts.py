@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from surgeon_debug.endings import Ending
 from surgeon_debug.runners.tensorrt import build_request, profiles, record, timing_cache
 from surgeon_debug.runners.tensorrt.build_request import BuildOptions, build_address, parse_route, route_text
 from surgeon_debug.runners.tensorrt.datatypes import bytes_of, value_of
+from surgeon_debug.runners.tensorrt.debug_listener import Shown, make_listener
 from surgeon_debug.runners.tensorrt.device_memory import CudaError, DeviceInfo
 from surgeon_debug.runners.tensorrt.failures import BuildFailure, BuildStatus, cache_not_followed
 from surgeon_debug.runners.tensorrt.inspector import info_from_json, parse_engine
@@ -255,3 +257,33 @@ def test_a_document_about_another_content_is_none(tmp_path: Path) -> None:
     assert record.address_of(place) == "address" and "tables" not in record.read_beside(place)
     place.write_bytes(b"plan of another")
     assert not record.address_of(place) and not record.read_beside(place)
+
+
+def test_one_tensor_is_held_at_a_time_and_errors_are_kept() -> None:
+    class Base:
+        pass
+
+    trt = SimpleNamespace(
+        IDebugListener=Base,
+        TensorLocation=SimpleNamespace(HOST="host", DEVICE="device"),
+        DataType=SimpleNamespace(FLOAT="float"),
+    )
+    alive: list[weakref.ref[Any]] = []
+    held: list[int] = []
+    memory: Any = SimpleNamespace(stream_sync=lambda _: None)
+
+    def sink(shown: Shown) -> None:
+        alive.append(weakref.ref(shown.value))
+        held.append(sum(ref() is not None for ref in alive))
+        if shown.name == "bad":
+            raise ValueError("no")
+
+    source = np.arange(6, dtype=np.float32)
+    listener = make_listener(trt, memory, sink)
+    for name in ("a", "b", "b", "bad", "c"):
+        assert listener.process_debug_tensor(source.ctypes.data, "host", "float", (2, 3), name, 0)
+    assert held == [1] * 5 and listener.count == 4 and str(listener.error) == "no"
+    listener.process_debug_tensor(source.ctypes.data, "host", "of a kind nobody knows", (2, 3), "d", 0)
+    assert str(listener.error) == "no"  # the first error is the one that is told
+    listener.begin()
+    assert listener.error is None and listener.count == 0

@@ -173,7 +173,9 @@ def test_three_engines_in_one_table(surgeon: Command, tensorrt: None, tmp_path: 
     ort, trt = said.document["results"]
     assert [ort["resident"], trt["resident"]] == [False, True] and trt["runs"] >= 6
     assert 0 < trt["least"] <= trt["percentiles"]["p50"] <= trt["percentiles"]["p99"] <= trt["most"]
-    assert [row["layer"] for row in trt["layers"]] and not ort["layers"]
+    for result in (ort, trt):
+        assert result["layers"] and all(row["seconds"] > 0 for row in result["layers"])
+    assert "/a_myl0_0" in [row["layer"] for row in trt["layers"]]
     failed = said.document["failed"][0]
     assert failed["runner"] == mine and "no way" in failed["reason"]
     assert surgeon("bench", net(tmp_path), "--runner", mine, *arguments).code == 2

@@ -6,7 +6,8 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from surgeon_debug.element_types import Buffer, ElementType, packed_size, type_of_name, type_of_number
 from surgeon_debug.runners.exposure import InterfaceMemory, linked_folder, tail_of, with_tail
+from surgeon_debug.runners.node_seconds import node_seconds
 from surgeon_debug.values import Feeds, Value
 from surgeon_passes.errors import BadOptionError, EngineError
 from surgeon_passes.spec import convert
@@ -77,6 +79,7 @@ class OnnxRuntime:
         self._provider_options = _by_provider(self._providers, provider or {})
         self._interfaces = InterfaceMemory()
         self._session: Any = None
+        self._remake: Callable[[], Any] | None = None
         self._given: frozenset[str] = frozenset()
         self._kinds: dict[str, ElementType | None] = {}
         self._session_options()  # says now what is wrong with them
@@ -107,6 +110,7 @@ class OnnxRuntime:
             # Types and operators are checked on their own; only the number stands in the way.
             self._session = self._make(model_path, tail_of(hidden, ir_version=int(limit[2])), folder)
         self._check_providers()
+        self._remake = lambda: self._make(model_path, tail, folder)
         session = self._session
         self._given = frozenset(i.name for i in (*session.get_inputs(), *session.get_overridable_initializers()))
         found = {item.name: _TENSOR.match(item.type) for item in session.get_outputs()}
@@ -181,6 +185,21 @@ class OnnxRuntime:
             found.update(zip(apart, self._session.run(apart, sent), strict=True))
         return {name: found[name] for name in self._kinds}
 
+    def layer_times(self, feeds: Feeds, runs: int) -> dict[str, float]:
+        """Mean seconds of each node as the session has fused it, over some runs of another session that takes notes."""
+        if self._remake is None:
+            raise EngineError("onnxruntime was asked for times before a model was prepared")
+        kept, options = self._session, self._options
+        with tempfile.TemporaryDirectory(prefix="surgeon-") as folder:
+            self._options = {**options, "enable_profiling": "true", "profile_file_prefix": str(Path(folder) / "p")}
+            try:
+                self._session = self._remake()
+                for _ in range(runs):
+                    self.run(feeds)
+                return node_seconds(Path(self._session.end_profiling()), runs)
+            finally:
+                self._session, self._options = kept, options
+
     def _fetch(self, names: list[str], sent: Mapping[str, Any]) -> dict[str, Value]:
         import onnxruntime as ort
 
@@ -191,7 +210,7 @@ class OnnxRuntime:
 
     def close(self) -> None:
         """Drop the session and its memory."""
-        self._session = None
+        self._session = self._remake = None
         self._kinds = {}
 
 

@@ -76,7 +76,7 @@ def make_listener(trt: Any, memory: DeviceMemory, sink: Sink) -> Any:
                 self._seen[name] += 1
                 self.count += 1
             except BaseException as error:  # noqa: BLE001  (to be raised where somebody listens)
-                self.error = self.error or error
+                self.error = self.error or error.with_traceback(None)  # whose frames would hold the tensor
             return True
 
         def _copied(self, address: int, on_host: bool, number: int, dims: tuple[int, ...], stream: int) -> Value:
