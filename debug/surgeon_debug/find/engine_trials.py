@@ -12,7 +12,7 @@ from surgeon_debug.find.content_address import files_of
 from surgeon_debug.find.engine_builds import BuildRecord
 from surgeon_debug.find.engine_oracle import RUNS, Dimension, EngineSpec
 from surgeon_debug.find.finding import Step
-from surgeon_debug.find.oracle import Signature, TrialRecord
+from surgeon_debug.find.oracle import FailureKind, Signature, TrialRecord
 from surgeon_debug.find.pool import LocalPool
 from surgeon_debug.find.remember import Remembering
 from surgeon_debug.find.trial_pool import TrialPool
@@ -82,8 +82,9 @@ class Recorded:
 
     @property
     def worst(self) -> float | None:
-        """Its error, if it is wrong by a number."""
-        return self.trial.error if self.signature is not None else None
+        """Its error, if that is what is wrong with it."""
+        numbers = self.signature is not None and self.signature.kind is FailureKind.WRONG_NUMBERS
+        return self.trial.error if numbers else None
 
     @property
     def runs_wanted(self) -> int:

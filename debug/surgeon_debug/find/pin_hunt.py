@@ -80,7 +80,9 @@ def _one(trials: Trials, left: list[int], hunt: PinHunt) -> PinCulprit | None:
     answer = _bisect(trials, left)
     if not answer.culprits or len(answer.culprits[0]) != 1:
         hunt.reason = answer.reason or "no single tactic could be told from the others"
-        return _subset(trials, left, hunt) if answer.culprits else None
+        # Where no cut at all could be resolved, other sets will not be either.
+        told = bool(answer.culprits) and len(answer.culprits[0]) < len(left)
+        return _subset(trials, left, hunt) if told else None
     (last,) = answer.culprits[0]
     place = left.index(last)
     with trials.step("verify") as step:

@@ -16,6 +16,7 @@ from surgeon_debug.search.turned import UNRESOLVED, Turned
 _GUESSES = 8
 _AVOIDED = 8  # kernels that are left out of a build, one after the other
 _OFFENDERS = 4  # tactics found in one round with which nothing can be built
+_HOPELESS = 2  # tactics in a row that cannot even be pinned alone, after which it is no tactic's fault
 
 Assignment = Mapping[str, str]
 
@@ -36,6 +37,9 @@ class Rounds:
         """The first assignment that is right."""
         self.failing: list[Assignment] = []
         """Assignments that fail."""
+        self.hopeless = ""
+        """Why no assignment at all can be tried, as a phrase; empty if one can."""
+        self._in_a_row = 0
 
     def elements(self, assignment: Assignment) -> frozenset[int]:
         """The elements that make an assignment."""
@@ -54,7 +58,7 @@ class Rounds:
             for number in range(1, self.census.rounds):
                 self._round(number)
                 self._trials.say(f"round {number + 1} of {self.census.rounds}")
-                if self.right is not None and not every:
+                if self.hopeless or (self.right is not None and not every):
                     break
             step.words = self.census.coverage().words
 
@@ -94,7 +98,7 @@ class Rounds:
             elements = self.elements(assignment)
             if not elements or self._try(assignment) is not Outcome.UNRESOLVED:
                 return
-            if not self._forbid(elements):
+            if not self._forbid(elements) or self.hopeless:
                 return
 
     def _try(self, assignment: Assignment) -> Outcome:
@@ -119,6 +123,9 @@ class Rounds:
             element, prefix = order[0], elements
         pin: Pin = self._dimension.pins[element]
         why = self._trials.words.get(prefix, "")
+        self._in_a_row = self._in_a_row + 1 if len(prefix) == 1 else 0
+        if self._in_a_row >= _HOPELESS and self.right is None and not self.failing:
+            self.hopeless = why
         self.census.forbid([(pin.key, pin.hash)], why)
         return True
 

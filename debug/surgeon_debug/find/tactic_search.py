@@ -209,7 +209,7 @@ class TacticSearch:
             rounds = Rounds(made, dimension, census)
             try:
                 rounds.take(every=self._every)
-                if rounds.right is None and seen.signature is not None and census.rounds > 1:
+                if rounds.right is None and not rounds.hopeless and seen.signature is not None and census.rounds > 1:
                     rounds.go_on()
             finally:
                 trail.coverage = census.coverage()
@@ -217,7 +217,10 @@ class TacticSearch:
             rounds.failing.insert(0, recorded_choice)
         elif rounds.failing:
             rounds.right = recorded_choice
-        if rounds.right is None:
+        if rounds.hopeless:
+            trail.undecided = f"no other tactic can be tried: {rounds.hopeless}"
+            trail.advice = "give a build that is right with --good, or try surgeon find fusion"
+        elif rounds.right is None:
             self._no_right_build(census, seen)
         elif not rounds.failing:
             trail.nothing = f"no tactic was seen to fail: {trail.coverage.words}"

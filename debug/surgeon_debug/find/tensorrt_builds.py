@@ -116,7 +116,7 @@ class TensorrtBuilds:
         return self._read(folder)
 
     def _refused(self, error: EngineFailure) -> BuildRefused:
-        words = str(error)
+        words = str(self._plainly(error))
         missed = cache_not_followed(words) and BuildStatus.CACHE_MISS.value in words
         reason = words if error.ending is Ending.REFUSED else f"the build {_ENDED[error.ending]}: {words}"
         return BuildRefused(reason, missed=missed)
@@ -160,7 +160,16 @@ class TensorrtBuilds:
     def run(self, feeds: Feeds) -> Mapping[str, Value]:
         """Run the engine; see :meth:`surgeon_debug.find.engine_builds.Builds.run`."""
         assert self._engine is not None, "there is no engine to run"
-        return self._engine.run(feeds)
+        try:
+            return self._engine.run(feeds)
+        except EngineFailure as error:
+            raise self._plainly(error) from error
+
+    def _plainly(self, error: EngineFailure) -> EngineFailure:
+        """A failure of the runner as the user knows it, without the options that the search gave it."""
+        label = self._engine.label if self._engine is not None else ""
+        what = error.what.replace(label, self._builder.target) if label else error.what
+        return EngineFailure(what, ending=error.ending, where=error.where, hint=error.hint)
 
     def close(self) -> None:
         """Let go of the engine."""

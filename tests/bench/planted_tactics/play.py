@@ -33,7 +33,7 @@ from tests.bench.planted_tactics.networks import network
 from tests.simulated_tensorrt import plan as plans
 
 _TIMEOUT = 6.0
-_DRAWS = 4
+_DRAWS = 8
 _CLEARLY = 5.0  # times the error of a healthy engine, from which on a fault shows whatever rounding does
 
 
@@ -133,7 +133,9 @@ def _question(case: Case, path: Path) -> Question:
     if case.family == "dynamic":
         model = load(path)
         feeds = [make_feeds(model, seed=case.seed, sample=i, dims={"N": size}) for i, size in enumerate((4, 7))]
-    return Question(path, feeds=feeds, seed=case.seed)
+    # What the softmaxes make of TF32 is beyond the limits of a healthy model.
+    target = "tensorrt:tf32=false" if case.family == "attention" else "tensorrt"
+    return Question(path, target=target, feeds=feeds, seed=case.seed)
 
 
 def _here(made: TensorrtBuilder) -> TensorrtBuilder:
@@ -156,7 +158,8 @@ def _all_show(question: Question, plan: plans.Plan, folder: Path) -> bool:
     healthy = _error(question, (), folder)[1] or 0.0
     for fault in values:
         fails, error = _error(question, (fault,), folder)
-        if not fails or (error is not None and error < _CLEARLY * healthy):
+        clear = fault.effect == "nan" or error is None or error >= _CLEARLY * healthy
+        if not (fails and clear):
             return False
     return True
 
@@ -215,7 +218,7 @@ def _judge(found: TacticFinding | FusionFinding, planted: Planted, score: Score)
         score.verdict = "wrong" if named else "gave up"
     elif accused - guilty:
         score.verdict = "wrong"
-    elif set(named) == set(wanted):
+    elif set(named) == set(wanted) or (planted.some and named and all(one.cured for one in found.culprits)):
         score.verdict = "exact"
     elif not named and planted.may_give_up:
         score.verdict = "gave up"

@@ -84,6 +84,12 @@ def _print(rows: list[dict[str, Any]]) -> None:
     counted = [row for row in rows if row["verdict"] == "exact" and row["kind"] in _SINGLE]
     inside = sum(row["in_bounds"] for row in counted)
     print(f"{inside} of {len(counted)} single bad tactics within log2 M + 2, and K + 1 builds for the census")
+    for row in counted:
+        if not row["in_bounds"]:
+            got = (
+                f"{row['census_builds']} for {row['most']} tactics, {row['search_builds']} for {row['differing']} keys"
+            )
+            print(f"  {row['number']} {row['kind']} {row['family']} {row['version']}: {got}")
     for row in rows:
         if row["verdict"] in ("missed", "wrong", "crashed"):
             print(f"  {row['number']} {row['kind']} {row['family']} {row['version']}: {row['verdict']}: {row['words']}")
