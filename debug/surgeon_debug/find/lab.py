@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import secrets
 import signal
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from surgeon_debug.endings import EngineFailure
 from surgeon_debug.feed_pieces import FedPiece, chain_piece
 from surgeon_debug.find.groundwork import Groundwork, given_outputs
 from surgeon_debug.find.hybrid import Hybrid, share, unread
-from surgeon_debug.find.oracle import FRESH, NAMED, FailureKind, Signature, TrialRecord
+from surgeon_debug.find.oracle import BUILD, FRESH, NAMED, FailureKind, Signature, TrialRecord
 from surgeon_debug.find.signature import of_error, of_outputs
 from surgeon_debug.limits import Limits
 from surgeon_debug.runners.contract import Engine
@@ -68,6 +69,7 @@ class Lab:
         self._limits, self._postprocess, self._by_values = limits, postprocess, by_values
         self._give_back = give_back
         self._aborted = False
+        self._build = ""
         model = self.ground.source.model
         self._types = {
             value.name: numpy_dtype(value.dtype.value)
@@ -114,7 +116,7 @@ class Lab:
             tally.builds,
             tally.runs,
             tally.reference_runs,
-            {NAMED: list(tally.named)} if tally.named else {},
+            {BUILD: self._build, **({NAMED: list(tally.named)} if tally.named else {})},
         )
 
     def _try(
@@ -183,6 +185,7 @@ class Lab:
         whole = len(elements) == len(self.ground.elements)
         if self._built is None or self._built[0] != elements or attempt % FRESH == 0:
             tally.builds += 1
+            self._build = secrets.token_hex(4)
             self._prepare(piece, whole)
             self._built = (elements, hybrid, piece)
         values = [dict(sample) for sample in piece.feeds]

@@ -94,7 +94,7 @@ class NodeSearch:
             try:
                 if isinstance(self._spec, LabSpec) and self._wanted.workers is None:
                     self._spec.start_spare(self._wanted.jobs - 1)
-                with self._trials(self._spec, 1) as first:
+                with self._trials(self._spec, min(2, self._wanted.jobs)) as first:
                     trials.append(first)
                     with first.step("probe") as step:
                         seen = probe(first, self._ground.elements.everything, by_command=self._by_command)

@@ -128,6 +128,10 @@ FRESH = 1000
 """Attempts 0, 1000, 2000, ... compile anew; those between may run again what is compiled."""
 
 
+BUILD = "build"
+"""The field of a record's payload that names the compilation that was run."""
+
+
 class Oracle(Protocol):
     """Decides trials, one at a time."""
 

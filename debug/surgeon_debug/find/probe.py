@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import math
 
-from surgeon_debug.find.oracle import FRESH, NAMED, FailureKind, Signature, TrialRecord
+from surgeon_debug.find.oracle import BUILD, FRESH, NAMED, FailureKind, Signature, TrialRecord
 from surgeon_debug.find.trials import Trials
 
 MAX_RUNS = 48
@@ -100,8 +100,7 @@ def probe(trials: Trials, everything: frozenset[int], *, by_command: bool = Fals
         by_command: A command decides; what it costs to run it again is not known to be little.
     """
     prober = _Prober(trials, everything)
-    prober.compile()
-    prober.compile()
+    prober.begin()
     if not _ends_early(prober.builds[0][0], by_command):
         prober.go_on()
     return prober.summary()
@@ -113,22 +112,39 @@ class _Prober:
     def __init__(self, trials: Trials, everything: frozenset[int]) -> None:
         self._trials, self._everything = trials, everything
         self.builds: list[list[TrialRecord]] = []
+        self._place: dict[str, int] = {}  # of compilations in these lists; where lanes share the work any may be next
+        self._attempts: list[int] = []
         self._spent = 0.0
         # A search that may make few trials needs them for more than to see the model run.
         left = trials.meter.trials_left
         self._until = 0.0
         self._allowed_trials = None if left is None else max(2, left // 2)
 
+    def begin(self) -> None:
+        """Compile twice, side by side where there are lanes, and run each once."""
+        self._attempts = [1, 1]
+        for attempt, record in zip((0, FRESH), self._trials.records(self._everything, (0, FRESH)), strict=True):
+            self._take(record, attempt)
+
     def compile(self) -> None:
         """Compile anew and run once."""
-        self.builds.append([])
+        self._attempts.append(0)
         self.run()
 
     def run(self) -> None:
-        """Run what was compiled last."""
-        attempt = FRESH * (len(self.builds) - 1) + len(self.builds[-1])
-        self.builds[-1].append(self._trials.record(self._everything, attempt))
-        self._spent += self.builds[-1][-1].seconds
+        """Run what is compiled."""
+        attempt = FRESH * (len(self._attempts) - 1) + self._attempts[-1]
+        self._attempts[-1] += 1
+        self._take(self._trials.record(self._everything, attempt), attempt)
+
+    def _take(self, record: TrialRecord, attempt: int) -> None:
+        name = str(record.payload.get(BUILD) or attempt // FRESH)
+        if name not in self._place:
+            self._place[name] = len(self.builds)
+            self.builds.append([])
+        self.builds[self._place[name]].append(record)
+        self._last = self.builds[self._place[name]]
+        self._spent += record.seconds
 
     def go_on(self) -> None:
         """Run and compile more often, within the time that may take."""
@@ -138,7 +154,7 @@ class _Prober:
         while self._may() and not self._mixed() and self._more_builds():
             self.compile()
             # A second and third look tell a failure of single runs from one of single compilations.
-            while self._may() and len(self.builds) <= _LOOKS and len(self.builds[-1]) < _SURE_OF_BUILD:
+            while self._may() and len(self.builds) <= _LOOKS and len(self._last) < _SURE_OF_BUILD:
                 self.run()
         while self._may() and self._mixed() and not _clear(self._records()):
             self.run()
@@ -155,10 +171,8 @@ class _Prober:
         """Whether the last compilation was run often enough."""
         if self._mixed():
             return _clear(self._records())
-        wanted = _SURE if self.builds[-1][0].signature is not None else MAX_RUNS
-        if self.builds[0][0].signature is None and self.builds[-1][0].signature is not None:
-            wanted = _SURE
-        return len(self.builds[-1]) >= wanted
+        wanted = _SURE if self._last[0].signature is not None else MAX_RUNS
+        return len(self._last) >= wanted
 
     def _mixed(self) -> bool:
         """Whether one compilation fails in some runs and not in others."""

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 
 from surgeon_debug.find.finding import Step
@@ -97,14 +97,25 @@ class Trials:
         self._progress(": ".join(part for part in (step.name, ", ".join(p for p in (done, words) if p)) if part))
 
     def record(self, elements: frozenset[int], attempt: int = 0) -> TrialRecord:
-        """Make one trial.
+        """Make one trial; see :meth:`records`."""
+        return self.records(elements, (attempt,))[0]
+
+    def records(self, elements: frozenset[int], attempts: Sequence[int]) -> list[TrialRecord]:
+        """Ask the same question several times, side by side.
+
+        Args:
+            elements: What the suspect computes.
+            attempts: Which repetitions; see :data:`surgeon_debug.find.oracle.FRESH`.
 
         Raises:
             SearchStopped: The budget is spent.
             SurgeonError: Something is wrong that has nothing to do with the elements.
         """
-        self._spend()
-        return self._submit(elements, attempt).result()
+        futures = []
+        for attempt in attempts:
+            self._spend()
+            futures.append(self._submit(elements, attempt))
+        return [future.result() for future in futures]
 
     def ask(self, elements: frozenset[int]) -> Outcome:
         """Whether the failure shows with these elements; asked again while it does not, if it is flaky.
