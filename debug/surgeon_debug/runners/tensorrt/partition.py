@@ -51,7 +51,7 @@ class Partition:
         taken = sorted((part for part in self.parts if part.supported), key=lambda part: -len(part.nodes))
         if not taken:
             return phrase
-        spans = ", ".join(self._span(part) for part in taken[:_PARTS])
+        spans = ", ".join(self._span(part) for part in sorted(taken[:_PARTS], key=lambda part: part.nodes))
         rest = f" and {len(taken) - _PARTS} smaller ones" if len(taken) > _PARTS else ""
         return f"{phrase}, and takes {spans}{rest}"
 
