@@ -18,7 +18,7 @@ from surgeon_debug.find.tactic import BUILDS
 from surgeon_debug.find.tactic_finding import signature_json
 from surgeon_debug.find.tactic_pins import FreeChoice
 from surgeon_debug.find.tensorrt_builds import TensorrtBuilder
-from surgeon_debug.find.triage import Lever, Suspect, suspect_of, variants_of
+from surgeon_debug.find.triage import Suspect, suspect_of, variants_of
 from surgeon_debug.journal import Journal
 from surgeon_debug.search.drive import SearchStopped
 from surgeon_debug.search.trial import Outcome
@@ -165,20 +165,20 @@ class _Triage:
             self.advice = "give the inputs with which it failed with --feeds, or stricter limits with --rtol and --atol"
             return
         variants = variants_of(seen, self._tensors(seen))
-        heals: dict[Lever, bool] = {}
-        with (
-            trials.along(variants, against=seen) as made,
-            made.step("triage") as step,
-        ):
-            outcomes = made.ask_all([frozenset([i]) for i in range(len(variants.variants))])
-            for i, (variant, outcome) in enumerate(zip(variants.variants, outcomes, strict=True)):
-                record = trials.record(made, frozenset([i]))
-                milliseconds = record.payload.get("milliseconds")
-                words = made.words.get(frozenset([i]), "")
+        questions = [frozenset([i]) for i in range(len(variants.variants))]
+        with trials.along(variants, against=seen) as made:
+            with made.step("triage") as step:
+                outcomes = made.ask_all(questions)
+                step.words = f"{outcomes.count(Outcome.CLEAN)} of {len(outcomes)} changes make it right"
+            for variant, question, outcome in zip(variants.variants, questions, outcomes, strict=True):
+                record = trials.record(made, question)  # it is known by now
+                words, milliseconds = made.words.get(question, ""), record.payload.get("milliseconds")
                 self._tried.append(Tried(variant.lever.value, outcome, words, record.error, milliseconds))
-                if outcome is not Outcome.UNRESOLVED:
-                    heals[variant.lever] = outcome is Outcome.CLEAN
-            step.words = f"{sum(heals.values())} of {len(outcomes)} changes make it right"
+        heals = {
+            variant.lever: outcome is Outcome.CLEAN
+            for variant, outcome in zip(variants.variants, outcomes, strict=True)
+            if outcome is not Outcome.UNRESOLVED
+        }
         self.suspect, self.why = suspect_of(heals)
 
     def _tensors(self, seen: Recorded) -> list[str]:

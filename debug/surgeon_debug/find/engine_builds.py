@@ -156,32 +156,28 @@ class Builder(Protocol):
         """Begin to build, in whatever process this is."""
 
 
-def repinned(wish: Wish, record: BuildRecord) -> Wish | None:
-    """What to ask next where a tactic has given neighbours other keys: the same tactics under these.
+def under_new_keys(wish: Wish, record: BuildRecord) -> Wish:
+    """What to ask where a tactic has given neighbours other keys: their tactics under these, too.
 
     A tactic that wants another format makes its neighbours other ops to the cache, which are then timed anew.
 
     Args:
         wish: What was asked for.
-        record: What came.
+        record: A build in whose cache there are more keys than are pinned; its tables tell what they stand for.
 
     Returns:
-        The next wish, with the cache of this build; None if no op has a new key under which its tactic is known.
+        A wish that begins with the cache of that build. A key whose op, or whose tactic under it, is not known keeps
+        the tactic that the build gave it.
     """
+    pins = dict(wish.pins or {})
     ops = collections.Counter(wish.ops.values())
-    wanted = {op: (wish.pins or {})[key] for key, op in wish.ops.items() if ops[op] == 1}
-    found = {}
+    wanted = {op: pins[key] for key, op in wish.ops.items() if ops[op] == 1}
+    found = {key: hash_ for key, hash_ in record.tactics.items() if key not in pins}
     for table in record.tables:
-        hash_ = wanted.get(table.op)
-        if hash_ is None or table.key in (wish.pins or {}) or table.key not in record.tactics:
-            continue
-        if record.tactics[table.key] != hash_ and table.row(hash_) is not None:
+        hash_ = wanted.get(table.op, "")
+        if table.key in found and table.row(hash_) is not None:
             found[table.key] = hash_
-    if not found or not record.cache:
-        return None
-    # Keys that came anew and are right already stay as they are, and are held to that.
-    kept = {key: hash_ for key, hash_ in record.tactics.items() if key not in (wish.pins or {})}
-    return dataclasses.replace(wish, cache=record.cache, pins={**(wish.pins or {}), **kept, **found})
+    return dataclasses.replace(wish, cache=record.cache, pins={**pins, **found})
 
 
 class BuildRefused(Exception):  # noqa: N818  (an outcome of a trial, not an error of ours)

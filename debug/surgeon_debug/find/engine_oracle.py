@@ -23,7 +23,7 @@ from surgeon_debug.find.engine_builds import (
     Builds,
     EngineLayer,
     Wish,
-    repinned,
+    under_new_keys,
 )
 from surgeon_debug.find.oracle import FailureKind, Signature, TrialRecord
 from surgeon_debug.find.signature import of_error, of_outputs
@@ -166,6 +166,7 @@ class EngineOracle:
     def __init__(self, spec: EngineSpec, builds: Builds) -> None:
         self._spec, self._builds = spec, builds
         self._names = output_names(load(spec.model, allow_external=spec.allow_external))
+        self._richer: BuildRecord | None = None  # a build whose cache has keys that ops get beside other tactics
 
     def close(self) -> None:
         """Let go of the engine."""
@@ -216,6 +217,8 @@ class EngineOracle:
         then get the tactics they were to have, and nothing moves that was asked for.
         """
         builds, rounds = 0, 0
+        if wish.pins is not None and self._richer is not None:
+            wish = under_new_keys(wish, self._richer)
         while True:
             builds += 1
             try:
@@ -225,12 +228,21 @@ class EngineOracle:
                     return None, error.reason, (), builds
                 wish = dataclasses.replace(wish, strict=False)
                 continue
-            again = None if wish.strict or rounds == _ROUNDS else repinned(wish, record)
-            if again is None:
+            if wish.strict or wish.pins is None or not record.cache or record.tactics.keys() <= wish.pins.keys():
+                break
+            self._learn(record)
+            again = under_new_keys(wish, self._richer or record)
+            if rounds == _ROUNDS or all(record.tactics.get(key) == hash_ for key, hash_ in (again.pins or {}).items()):
                 break
             wish, rounds = again, rounds + 1
         objection, moved = self._spec.dimension.objection(wish, record)
         return record, objection, moved, builds
+
+    def _learn(self, record: BuildRecord) -> None:
+        """Remember keys that came anew, so that the next build need not time them again."""
+        known = self._richer.tables if self._richer is not None else ()
+        tables = {table.key: table for table in (*known, *record.tables)}
+        self._richer = dataclasses.replace(record, tables=tuple(tables.values()), layers=())
 
     def _run(self) -> _Seen:
         """Run the engine as often as is wanted."""
