@@ -58,7 +58,7 @@ def test_a_users_runner_that_computes_one_node_wrong(graph: onnx.ModelProto, sha
     assert everyone == [(culprit,)], found.steps
     one = (*found.culprits, *found.latent)[0]
     assert one.kind is FailureKind.WRONG_NUMBERS and one.found_by == "census"
-    assert found.builds <= 2 + 1 + 1  # the probe, the census, the model without the culprit
+    assert found.builds - found.steps[0].builds <= 1 + 1  # the census, the model without the culprit
 
 
 @pytest.mark.parametrize(
@@ -178,20 +178,3 @@ def test_the_processors_own_products_that_saturate() -> None:
         pytest.skip(f"this processor has {', '.join(sorted(flags))}, whose sums are exact")
     found = find_nodes(quantised(fused=True), target="onnxruntime:threads=1", reference="reference", feeds=[ONES])
     assert named(found) == [("/1/product",)], found
-
-
-@pytest.mark.slow
-def test_two_jobs_take_two_thirds_of_the_time() -> None:
-    """Trials of two seconds; a bisection in three parts needs log2 over log3 of the rounds, 0.63."""
-    large = random_dag(3, 120)(seed=1)
-    culprit = node_at(large, 0.3)
-    target = f"{ENDING}:at={culprit},how=refuse,seconds=2"
-    steps = {}
-    for jobs in (1, 2):
-        found = find_nodes(large, target=target, reference=REFERENCE, jobs=jobs)
-        assert named(found) == [(culprit,)]
-        steps[jobs] = {
-            name: sum(step.seconds for step in found.steps if step.name == name) for name in ("cut", "verify")
-        }
-    one, two = (sum(steps[jobs].values()) for jobs in (1, 2))
-    assert two <= 0.65 * one, steps
