@@ -137,3 +137,14 @@ def test_what_is_not_divided_is_not_guessed_at() -> None:
 def test_titles_are_read_without_onnx() -> None:
     proto = partly_refused()
     assert node_titles(proto.SerializeToString()) == [(node.name, node.op_type) for node in proto.graph.node]
+
+
+def test_a_model_of_too_new_an_opset_is_told_how_to_go_back(simulated: str, tmp_path: Path) -> None:
+    proto = model(
+        [helper.make_node("Neg", ["x"], ["y"], name="neg")],
+        [("x", TensorProto.FLOAT, [2])],
+        [("y", TensorProto.FLOAT, [2])],
+        opset=25,
+    )
+    error = refusal(proto, tmp_path)
+    assert error.nodes == () and "opset 25" in error.what and "convert-opset" in error.hint

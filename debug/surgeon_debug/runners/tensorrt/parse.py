@@ -72,9 +72,14 @@ def parse_model(parser: Any, path: Path, sink: LogSink) -> None:
         words = " / ".join(sink.complaints(worst=1)[:2]) or "the parser said no and gave no reason"
         raise BuildFailure(BuildStatus.PARSE_ERROR, words, model=path.name)
     first = found[0]
-    hint = "rewrite that node, or cut it out with surgeon extract" if first.node or first.op else ""
     nodes = [first.node] if first.node and not first.functions else []
-    raise BuildFailure(BuildStatus.PARSE_ERROR, first.sentence, model=path.name, hint=hint, nodes=nodes)
+    raise BuildFailure(BuildStatus.PARSE_ERROR, first.sentence, model=path.name, hint=_hint(first), nodes=nodes)
+
+
+def _hint(issue: ParseIssue) -> str:
+    if "opset" in issue.words.lower():
+        return "convert it with surgeon rewrite -p convert-opset:to=N"
+    return "rewrite that node, or cut it out with surgeon extract" if issue.node or issue.op else ""
 
 
 def issues_of(parser: Any) -> list[ParseIssue]:
