@@ -29,7 +29,7 @@ _COMMANDS = {
     "passes": "The catalogue of passes and recipes, with their options.",
     "run": "Run a model on an engine and show or save its outputs.",
     "compare": "Compare two engines, or two models, output by output or layer by layer.",
-    "find": "Name the culprit: the nodes to blame for a failure.",
+    "find": "Name the culprit of a failure: nodes, or a tactic or fusion of TensorRT.",
     "replay": "Run a bundle of 'find' again, here, and say whether it still fails.",
     "build": "Build a TensorRT engine, with a timing cache that decides on its tactics if asked.",
     "bench": "How long a model takes on an engine: percentiles, throughput, layer by layer.",

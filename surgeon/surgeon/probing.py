@@ -23,7 +23,7 @@ from surgeon_debug.find.tactic_finding import TacticFinding
 from surgeon_debug.layers import DEFAULT_REFERENCE
 from surgeon_debug.limits import Limits
 from surgeon_debug.result_file import save_result
-from surgeon_debug.runners.tensorrt.record import beside
+from surgeon_debug.runners.tensorrt.record import beside, read_beside
 from surgeon_debug.search.budget import Budget
 from surgeon_debug.user_functions import load_postprocess
 from surgeon_passes.errors import BadOptionError, FileError
@@ -77,7 +77,11 @@ def perform_tactic(request: Request) -> TacticFinding:
     Raises:
         SurgeonError: A model, a runner or an option does not do, or a file must not or cannot be written.
     """
-    _check(request, {"-o": (request.cache, b""), "cache's description": (beside(request.cache), b"{")})
+    if request.cache.exists() and not read_beside(request.cache):
+        raise BadOptionError(
+            f"{request.cache} exists and is no timing cache that was written here", hint="name another file with -o"
+        )
+    _check(request, {"-o": (request.cache, b""), "the description of -o": (beside(request.cache), b"{")})
 
     def search(question: Question, how: HowToSearch, progress: Callable[[str], None]) -> TacticFinding:
         return find_tactic(
