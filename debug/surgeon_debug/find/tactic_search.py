@@ -9,14 +9,13 @@ from pathlib import Path
 from surgeon_debug.find.engine_builds import BuildRecord
 from surgeon_debug.find.engine_oracle import EngineSpec
 from surgeon_debug.find.engine_trials import EngineTrials, HowToSearch, Recorded, recorded
-from surgeon_debug.find.finding import FindOutcome
 from surgeon_debug.find.oracle import FailureKind
 from surgeon_debug.find.pin_hunt import PinHunt, hunt_pins
-from surgeon_debug.find.tactic_census import Census, Coverage
-from surgeon_debug.find.tactic_finding import BadTactic, Tactic, TacticCulprit, TacticFinding
+from surgeon_debug.find.tactic_census import Census
+from surgeon_debug.find.tactic_finding import TacticCulprit, TacticFinding
 from surgeon_debug.find.tactic_pins import FreeChoice, Pin, Pinned
+from surgeon_debug.find.tactic_result import TacticResult, TacticTrail, member_of
 from surgeon_debug.find.tactic_rounds import Assignment, Rounds
-from surgeon_debug.find.tensorrt_builds import TensorrtBuilder, build_command, keep_cache
 from surgeon_debug.find.trials import Trials
 from surgeon_debug.journal import Journal
 from surgeon_debug.runners.tensorrt.tactic_tables import KeyTactics, by_key, diff_tactics
@@ -35,24 +34,6 @@ class KnownBuild:
     """How to build it again."""
     record: BuildRecord | None = None
     """What was recorded of it; None if it has to be built to see."""
-
-
-@dataclasses.dataclass
-class _Trail:
-    """What is known so far; whatever stops the search leaves it behind."""
-
-    recorded: Recorded | None = None
-    base: dict[str, KeyTactics] = dataclasses.field(default_factory=dict)
-    culprits: list[TacticCulprit] = dataclasses.field(default_factory=list)
-    coverage: Coverage | None = None
-    census: Census | None = None
-    differing: int = 0
-    moved: tuple[str, ...] = ()
-    nothing: str = ""
-    undecided: str = ""
-    advice: str = ""
-    cache: str = ""
-    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 class TacticSearch:
@@ -81,7 +62,7 @@ class TacticSearch:
     ) -> None:
         self._spec, self._how, self._good, self._bad = spec, how, good, bad
         self._every, self._output, self._progress = every, output, progress
-        self._trail = _Trail()
+        self._trail = TacticTrail()
 
     def run(self, model: str, labels: tuple[str, str], notes: tuple[str, ...] = ()) -> TacticFinding:
         """Search.
@@ -101,7 +82,8 @@ class TacticSearch:
                 if isinstance(error.__cause__, SurgeonError | KeyboardInterrupt):
                     raise error.__cause__ from None
                 stopped = error.reason
-            return self._finding(model, labels, trials, stopped)
+            result = TacticResult(self._trail, self._spec, self._output)
+            return result.finding(model, labels, trials.steps, stopped)
 
     def _search(self, trials: EngineTrials) -> None:
         trail = self._trail
@@ -279,7 +261,7 @@ class TacticSearch:
         for one in hunt.culprits:
             error = made.errors.get(one.elements)
             words = made.words.get(one.elements) or (trail.recorded.trial.words if trail.recorded else "")
-            members = tuple(self._member(made, dimension, e, error, hunt.without) for e in sorted(one.elements))
+            members = tuple(member_of(made, dimension, e, error, hunt.without) for e in sorted(one.elements))
             kind = signature.kind if signature is not None else FailureKind.WRONG_NUMBERS
             trail.culprits.append(TacticCulprit(members, kind, words, one.alone, hunt.cured))
         if hunt.reason and not hunt.culprits:
@@ -291,74 +273,6 @@ class TacticSearch:
             found = trials.record(made, hunt.without)
             trail.cache = str(found.payload.get("cache", ""))
 
-    def _member(
-        self, made: Trials, dimension: Pinned, element: int, error: float | None, without: frozenset[int]
-    ) -> BadTactic:
-        pin = dimension.pins[element]
-        tactics = dimension.base[pin.key]
-        return BadTactic(
-            tactics.title,
-            tactics.nodes,
-            pin.key,
-            _tactic(tactics, pin.hash, error),
-            _tactic(tactics, tactics.chosen, made.errors.get(without)),
-        )
-
-    def _finding(self, model: str, labels: tuple[str, str], trials: EngineTrials, stopped: str) -> TacticFinding:
-        trail = self._trail
-        reason, advice = trail.nothing or trail.undecided, trail.advice
-        if trail.culprits:
-            outcome, reason, advice = FindOutcome.FOUND, "", ""
-        elif trail.nothing and not stopped:
-            outcome = FindOutcome.NOTHING
-        else:
-            outcome = FindOutcome.UNDECIDED
-            if stopped:
-                reason = f"the search ended before it was over: {stopped}"
-                advice = "allow it more, and give it a folder with --resume to go on where it was"
-        if stopped and trail.culprits:
-            trail.notes.append(f"the search ended before it was over: {stopped}")
-        cache = self._keep_cache(trail.cache)
-        seen = trail.recorded
-        unusable = trail.census.unusable if trail.census is not None else {}
-        return TacticFinding(
-            outcome=outcome,
-            model=model,
-            reference=labels[0],
-            target=labels[1],
-            version=seen.record.version if seen else "",
-            keys=len(trail.base),
-            differing=trail.differing,
-            samples=len(self._spec.feeds),
-            signature=seen.signature if seen else None,
-            failure=seen.trial.words if seen else "",
-            culprits=tuple(trail.culprits),
-            coverage=trail.coverage,
-            reason=reason,
-            advice=advice,
-            moved=trail.moved,
-            unusable=tuple((trail.base[key].title, hash_, why) for (key, hash_), why in unusable.items()),
-            cache=cache,
-            command=self._command(model, cache),
-            steps=trials.steps,
-            notes=tuple(trail.notes),
-            rate=seen.rate if seen else None,
-        )
-
-    def _keep_cache(self, made: str) -> str:
-        """Put the timing cache where it was asked for."""
-        if not made or self._output is None:
-            return ""
-        seen = self._trail.recorded
-        keep_cache(Path(made), self._output, seen.record.tables if seen else ())
-        return str(self._output)
-
-    def _command(self, model: str, cache: str) -> str:
-        builder = self._spec.builder
-        if not cache or not isinstance(builder, TensorrtBuilder):
-            return ""
-        return build_command(builder, model, Path(cache))
-
 
 def _outcome(seen: Recorded) -> Outcome:
     """The recorded build as the outcome of a trial."""
@@ -367,8 +281,3 @@ def _outcome(seen: Recorded) -> Outcome:
 
 def _chosen(base: Mapping[str, KeyTactics]) -> dict[str, str]:
     return {key: tactics.chosen for key, tactics in base.items()}
-
-
-def _tactic(tactics: KeyTactics, hash_: str, error: float | None) -> Tactic:
-    row = next((row for row in tactics.rows if row.hash == hash_), None)
-    return Tactic(hash_, row.kernel if row else "", row.milliseconds if row else None, error)

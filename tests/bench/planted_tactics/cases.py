@@ -57,6 +57,8 @@ class Planted:
     """Nobody may be accused."""
     some: bool = False
     """Not every culprit shows in the outputs; it is right to name those without which the engine is right."""
+    accomplices: frozenset[tuple[str, str]] = frozenset()
+    """Tactics that are not clean either, though nobody has to notice."""
     may_give_up: bool = False
     """To name nobody is right, too: the library does not tell, or not let do, what is needed."""
 
@@ -155,7 +157,9 @@ def _faults(
     if kind in beside:
         return (wrong, Fault(beside[kind], at(two, _other(draw, two)))), only
     if kind == "overflow":
-        return (dataclasses.replace(wrong, effect="nan"), Fault("fp16_overflow", at(two))), only
+        return (dataclasses.replace(wrong, effect="nan"), Fault("fp16_overflow", at(two))), dataclasses.replace(
+            only, accomplices=_blamed(two)
+        )
     if kind == "every":
         return (dataclasses.replace(wrong, every=draw.choice((2, 3))),), only
     if kind == "non_opt":

@@ -116,7 +116,7 @@ def _once(case: Case, draw: int, path: Path, folder: Path, score: Score, *, tria
     else:
         found = find_tactic(question, good=good, builder=builder)
     score.keys, score.most = len(keys), max(len(tactics.rows) for tactics in keys.values())
-    _judge(found, planted, score)
+    _judge(found, planted, keys, score)
     if triage and found.signature is not None:
         score.suspect = find_auto(question, builder=builder).suspect.value
     return True
@@ -196,7 +196,9 @@ def _good(case: Case, planted: Planted, keys: Mapping[str, KeyTactics], folder: 
     return record
 
 
-def _judge(found: TacticFinding | FusionFinding, planted: Planted, score: Score) -> None:
+def _judge(
+    found: TacticFinding | FusionFinding, planted: Planted, keys: Mapping[str, KeyTactics], score: Score
+) -> None:
     score.builds, score.words = found.builds, found.reason
     if isinstance(found, FusionFinding):
         named: list[Any] = [frozenset(one.nodes) for one in found.culprits]
@@ -204,8 +206,11 @@ def _judge(found: TacticFinding | FusionFinding, planted: Planted, score: Score)
         if planted.knob and not found.knobs:
             wanted.append("a knob")
     else:
-        named = [frozenset((m.key, m.bad.hash) for m in one.members) for one in found.culprits]
-        wanted = list(planted.culprits)
+        # An op has another key beside other formats, so it is told by its first node where the log tells of that.
+        named = [
+            frozenset((m.nodes[0] if m.nodes else m.key, m.bad.hash) for m in one.members) for one in found.culprits
+        ]
+        wanted = [_by_node(one, keys) for one in planted.culprits]
         score.differing = found.differing
         steps = {step.name: 0 for step in found.steps}
         for step in found.steps:
@@ -213,12 +218,17 @@ def _judge(found: TacticFinding | FusionFinding, planted: Planted, score: Score)
         score.census_builds = sum(steps.get(name, 0) for name in ("record", "replay", "census"))
         score.search_builds = sum(steps.get(name, 0) for name in ("search", "verify"))
     guilty = frozenset().union(*(one for one in wanted if isinstance(one, frozenset)))
+    guilty |= _by_node(planted.accomplices, keys)
     accused = frozenset().union(*named)
     if planted.nobody:
         score.verdict = "wrong" if named else "gave up"
     elif accused - guilty:
         score.verdict = "wrong"
-    elif set(named) == set(wanted) or (planted.some and named and all(one.cured for one in found.culprits)):
+    elif (
+        set(named) == set(wanted)
+        or (set(named) >= set(wanted) and planted.accomplices)
+        or (planted.some and named and all(one.cured for one in found.culprits))
+    ):
         score.verdict = "exact"
     elif not named and planted.may_give_up:
         score.verdict = "gave up"
@@ -226,3 +236,7 @@ def _judge(found: TacticFinding | FusionFinding, planted: Planted, score: Score)
         score.verdict = "missed"
     if score.verdict in ("wrong", "missed"):
         score.words += f" | named {sorted(map(sorted, named))} wanted {sorted(map(sorted, wanted))}"
+
+
+def _by_node(tactics: frozenset[tuple[str, str]], keys: Mapping[str, KeyTactics]) -> frozenset[tuple[str, str]]:
+    return frozenset((keys[key].nodes[0], hash_) for key, hash_ in tactics)
