@@ -35,7 +35,7 @@ from surgeon_debug.runners.tensorrt.inspector import info_from_json
 from surgeon_debug.runners.tensorrt.layer_map import LayerMap, ModelTensor
 from surgeon_debug.runners.tensorrt.record import BUILD
 from surgeon_debug.stage import ModelLike, label_of, staged
-from surgeon_debug.suspect_group import Group, first_bad_group
+from surgeon_debug.suspect_group import Group, first_bad_group, most_suspect
 from surgeon_debug.values import Value
 from surgeon_debug.verdict import Verdict, coarsest, table_limit
 from surgeon_debug.whole_run import OutputRules, WholeOutputs, run_whole
@@ -289,11 +289,11 @@ class _Climber:
 
     def _healed(self, rung: Rung, group: Group | None, *, alone: bool | None = None) -> Ladder:
         words = f"the outputs are right once there are {rung.step.value}: the fault depends on fusion"
-        if rung.split:
-            words += (
-                f"; {_named(rung.split[0])} is computed together in the engine that is wrong, and apart in this one"
-            )
-        return self._end(LadderVerdict.FUSION, words, group, alone=alone, nodes=rung.split[0] if rung.split else ())
+        makers = {self._tensors[name].node for name in (group.writes if group else ()) if name in self._tensors}
+        split = most_suspect(rung.split, group, makers)
+        if split:
+            words += f"; {_named(split)} are computed together in the engine that is wrong, and apart in this one"
+        return self._end(LadderVerdict.FUSION, words, group, alone=alone, nodes=split)
 
     def _end(
         self,

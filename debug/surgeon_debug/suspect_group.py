@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 from surgeon_debug.runners.tensorrt.inspector import EngineLayer
 from surgeon_debug.runners.tensorrt.layer_map import LayerMap
@@ -24,6 +24,18 @@ class Group:
     """Tensors of the model that come out wrong."""
     candidates: int
     """How many tensors of the model the wrong one may be; 1 if that is sure."""
+
+
+def most_suspect(split: Sequence[tuple[str, ...]], group: Group | None, makers: Set[str]) -> tuple[str, ...]:
+    """Of the fusions that were taken apart, the one to name: what makes the first wrong tensor, else what is near it.
+
+    Args:
+        split: The nodes of each.
+        group: The first layers that were seen to go wrong; None if none were.
+        makers: The nodes that compute what comes out of these.
+    """
+    own = set(group.nodes) if group is not None else set()
+    return min(split, key=lambda nodes: (makers.isdisjoint(nodes), own.isdisjoint(nodes), nodes), default=())
 
 
 def first_bad_group(layers: LayerMap, looks: Sequence[Look], bad: Callable[[Look], bool]) -> Group | None:
