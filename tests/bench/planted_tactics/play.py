@@ -22,7 +22,7 @@ from surgeon_debug.find.fusion import find_fusion
 from surgeon_debug.find.fusion_finding import FusionFinding
 from surgeon_debug.find.tactic import find_tactic
 from surgeon_debug.find.tactic_census import Census
-from surgeon_debug.find.tactic_finding import TacticFinding
+from surgeon_debug.find.tactic_finding import BadTactic, TacticFinding
 from surgeon_debug.find.tactic_pins import FreeChoice
 from surgeon_debug.find.tensorrt_builds import TensorrtBuilder
 from surgeon_debug.runners.tensorrt.record import BUILD
@@ -207,9 +207,7 @@ def _judge(
             wanted.append("a knob")
     else:
         # An op has another key beside other formats, so it is told by its first node where the log tells of that.
-        named = [
-            frozenset((m.nodes[0] if m.nodes else m.key, m.bad.hash) for m in one.members) for one in found.culprits
-        ]
+        named = [frozenset((_node(m, keys), m.bad.hash) for m in one.members) for one in found.culprits]
         wanted = [_by_node(one, keys) for one in planted.culprits]
         score.differing = found.differing
         steps = {step.name: 0 for step in found.steps}
@@ -236,6 +234,12 @@ def _judge(
         score.verdict = "missed"
     if score.verdict in ("wrong", "missed"):
         score.words += f" | named {sorted(map(sorted, named))} wanted {sorted(map(sorted, wanted))}"
+
+
+def _node(bad: BadTactic, keys: Mapping[str, KeyTactics]) -> str:
+    """The first node of an op, by the healthy library's log where the other one's was cut short."""
+    known = bad.nodes or (keys[bad.key].nodes if bad.key in keys else ())
+    return known[0] if known else bad.key
 
 
 def _by_node(tactics: frozenset[tuple[str, str]], keys: Mapping[str, KeyTactics]) -> frozenset[tuple[str, str]]:
