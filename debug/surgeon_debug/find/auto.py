@@ -11,18 +11,16 @@ import onnx_ir as ir
 from surgeon_debug.find.engine_builds import Builder
 from surgeon_debug.find.engine_ground import EngineGround, Question, engine_ground, graph_is_wrong
 from surgeon_debug.find.engine_trials import EngineTrials, HowToSearch, Recorded, recorded
-from surgeon_debug.find.finding import FindOutcome, Step
+from surgeon_debug.find.finding import Costs, FindOutcome, Step
 from surgeon_debug.find.fusion_levers import joints_of
 from surgeon_debug.find.oracle import Signature
 from surgeon_debug.find.tactic import BUILDS
-from surgeon_debug.find.tactic_finding import signature_json
 from surgeon_debug.find.tactic_pins import FreeChoice
 from surgeon_debug.find.tensorrt_builds import TensorrtBuilder
 from surgeon_debug.find.triage import Suspect, suspect_of, variants_of
+from surgeon_debug.find.trials import stopped_early
 from surgeon_debug.journal import Journal
-from surgeon_debug.search.drive import SearchStopped
 from surgeon_debug.search.trial import Outcome
-from surgeon_passes.errors import SurgeonError
 
 SCHEMA = "surgeon.find-auto/1"
 """The ``schema`` field of the JSON document; the number changes when a field changes its meaning."""
@@ -44,7 +42,7 @@ class Tried:
 
 
 @dataclasses.dataclass(frozen=True)
-class AutoFinding:
+class AutoFinding(Costs):
     """What a triage came to."""
 
     outcome: FindOutcome
@@ -69,28 +67,13 @@ class AutoFinding:
     notes: tuple[str, ...] = ()
     rate: float | None = None
 
-    @property
-    def builds(self) -> int:
-        """Engines built."""
-        return sum(step.builds for step in self.steps)
-
-    @property
-    def trials(self) -> int:
-        """Trials, those known from before not among them."""
-        return sum(step.trials for step in self.steps)
-
-    @property
-    def seconds(self) -> float:
-        """Time of all steps."""
-        return sum(step.seconds for step in self.steps)
-
     def to_json(self) -> dict[str, Any]:
         """The document that ``--json`` prints."""
         plain = dataclasses.asdict(self)
         found: dict[str, Any] = {"schema": SCHEMA, "outcome": self.outcome.value, "suspect": self.suspect.value}
         same = ("model", "reference", "target", "version", "samples", "failure", "why", "advice", "command", "reason")
         found |= {name: plain[name] for name in (*same, "rate")}
-        found["signature"] = signature_json(self.signature)
+        found["signature"] = None if self.signature is None else self.signature.to_json()
         found["culprits"] = []
         found["tried"] = [{**dataclasses.asdict(one), "outcome": one.outcome.value} for one in self.tried]
         found |= {"trials": self.trials, "builds": self.builds, "seconds": round(self.seconds, 3)}
@@ -140,15 +123,9 @@ class _Triage:
         self._tried: list[Tried] = []
 
     def run(self, progress: Callable[[str], None] | None) -> AutoFinding:
-        stopped = ""
         with Journal(self._how.resume) as journal:
             trials = EngineTrials(self._ground.spec, self._how, journal, progress)
-            try:
-                self._search(trials)
-            except SearchStopped as error:
-                if isinstance(error.__cause__, SurgeonError | KeyboardInterrupt):
-                    raise error.__cause__ from None
-                stopped = error.reason
+            stopped = stopped_early(lambda: self._search(trials))
             return self.finding(trials.steps, stopped)
 
     def _search(self, trials: EngineTrials) -> None:

@@ -8,14 +8,12 @@ import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from surgeon_debug.find.content_address import files_of
 from surgeon_debug.find.engine_builds import BuildRecord
 from surgeon_debug.find.engine_oracle import RUNS, Dimension, EngineSpec
 from surgeon_debug.find.finding import Step
+from surgeon_debug.find.open_pool import open_pool
 from surgeon_debug.find.oracle import FailureKind, Signature, TrialRecord
-from surgeon_debug.find.pool import LocalPool
 from surgeon_debug.find.remember import Remembering
-from surgeon_debug.find.trial_pool import TrialPool
 from surgeon_debug.find.trials import Trials
 from surgeon_debug.journal import Journal
 from surgeon_debug.search.budget import Budget
@@ -145,14 +143,7 @@ class EngineTrials:
         else:
             address = f"{dimension.facts()} {spec.runs} {thorough} {spec.worst}"
         remember = Remembering(address, self._journal)
-        pool: TrialPool
-        if self._how.workers:
-            from surgeon_debug.find.dask_pool import DaskPool
-
-            files = files_of(spec.model, allow_external=spec.allow_external)
-            pool = DaskPool(spec, self._how.workers, remember, files=files)
-        else:
-            pool = LocalPool(spec, lanes or self._how.jobs, remember)
+        pool = open_pool(spec, remember, lanes=lanes or self._how.jobs, workers=self._how.workers)
         with contextlib.closing(pool):
             trials = Trials(pool, remember, self._meter, self._progress)
             trials.followed = against.signature if against is not None else None

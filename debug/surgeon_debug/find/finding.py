@@ -73,8 +73,66 @@ class Step:
     seconds: float = 0.0
 
 
+class Costs:
+    """A result that says what was done for it; each kind is a dataclass with a field for the steps."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def trials(self) -> int:
+        """Trials, those known from before not among them."""
+        return sum(step.trials for step in self.steps)
+
+    @property
+    def builds(self) -> int:
+        """Models or engines that the engine under test compiled."""
+        return sum(step.builds for step in self.steps)
+
+    @property
+    def runs(self) -> int:
+        """Runs of the engine under test."""
+        return sum(step.runs for step in self.steps)
+
+    @property
+    def seconds(self) -> float:
+        """Time of all steps."""
+        return sum(step.seconds for step in self.steps)
+
+
 @dataclasses.dataclass(frozen=True)
-class Finding:
+class Conclusion:
+    """What a search came to, in words."""
+
+    outcome: FindOutcome
+    reason: str
+    """Why nothing was found or decided, as a sentence; empty if somebody is named."""
+    advice: str
+    note: str
+    """What a reader must know of what is named; empty if nothing."""
+
+
+def conclude(named: bool, *, nothing: str, undecided: str, advice: str, stopped: str) -> Conclusion:
+    """Make the end of a search out of what is known.
+
+    Args:
+        named: Whether somebody is.
+        nothing: Why there is nobody to find; empty if that is not known.
+        undecided: Why it could not be decided.
+        advice: What to do about either.
+        stopped: Why the search ended before it was over; empty if it did not.
+    """
+    early = f"the search ended before it was over: {stopped}" if stopped else ""
+    if named:
+        return Conclusion(FindOutcome.FOUND, "", advice, early)
+    if stopped:
+        more = "allow it more, and give it a folder with --resume to go on where it was"
+        return Conclusion(FindOutcome.UNDECIDED, early, more, "")
+    outcome = FindOutcome.NOTHING if nothing else FindOutcome.UNDECIDED
+    return Conclusion(outcome, nothing or undecided, advice, "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding(Costs):
     """What a search for nodes found."""
 
     outcome: FindOutcome
@@ -103,35 +161,13 @@ class Finding:
     bundle: str = ""
     """The file that holds the failure, if one was asked for and made."""
 
-    @property
-    def trials(self) -> int:
-        """Trials, those known from before not among them."""
-        return sum(step.trials for step in self.steps)
-
-    @property
-    def builds(self) -> int:
-        """Models that the engine under test compiled."""
-        return sum(step.builds for step in self.steps)
-
-    @property
-    def runs(self) -> int:
-        """Runs of the engine under test."""
-        return sum(step.runs for step in self.steps)
-
-    @property
-    def seconds(self) -> float:
-        """Time of all steps."""
-        return sum(step.seconds for step in self.steps)
-
     def to_json(self) -> dict[str, Any]:
         """The document that ``--json`` prints."""
         found: dict[str, Any] = {"schema": SCHEMA, "outcome": self.outcome.value}
         plain = dataclasses.asdict(self)
         for name in ("model", "reference", "target", "elements", "samples", "failure", "reason", "advice", "rate"):
             found[name] = plain[name]
-        found["signature"] = (
-            None if self.signature is None else {"kind": self.signature.kind.value, "detail": self.signature.detail}
-        )
+        found["signature"] = None if self.signature is None else self.signature.to_json()
         found["culprits"] = [list(culprit.nodes) for culprit in self.culprits]
         found["details"] = [_culprit(culprit) for culprit in (*self.culprits, *self.latent)]
         found["latent"] = [list(culprit.nodes) for culprit in self.latent]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from surgeon_debug.find.finding import FindOutcome, Step
+from surgeon_debug.find.finding import Costs, FindOutcome, Step
 from surgeon_debug.find.fusion_levers import Flip, Regrouped
 from surgeon_debug.find.oracle import Signature
-from surgeon_debug.find.tactic_finding import signature_json
 
 SCHEMA = "surgeon.find-fusion/1"
 """The ``schema`` field of the JSON document; the number changes when a field changes its meaning."""
@@ -28,7 +27,7 @@ class FusionCulprit:
 
 
 @dataclasses.dataclass(frozen=True)
-class FusionFinding:
+class FusionFinding(Costs):
     """What a search for fusions found."""
 
     outcome: FindOutcome
@@ -63,26 +62,6 @@ class FusionFinding:
     rate: float | None = None
     """The share of runs in which the recorded build fails, if not all of them do."""
 
-    @property
-    def trials(self) -> int:
-        """Trials, those known from before not among them."""
-        return sum(step.trials for step in self.steps)
-
-    @property
-    def builds(self) -> int:
-        """Engines built."""
-        return sum(step.builds for step in self.steps)
-
-    @property
-    def runs(self) -> int:
-        """Runs of engines."""
-        return sum(step.runs for step in self.steps)
-
-    @property
-    def seconds(self) -> float:
-        """Time of all steps."""
-        return sum(step.seconds for step in self.steps)
-
     def to_json(self) -> dict[str, Any]:
         """The document that ``--json`` prints."""
         plain = dataclasses.asdict(self)
@@ -90,7 +69,7 @@ class FusionFinding:
         same = ("model", "reference", "target", "version", "layers", "samples", "failure", "reason", "advice", "rate")
         found |= {name: plain[name] for name in (*same, "before_ms", "after_ms", "command", "knobs", "regrouped")}
         found["fusion_dependent"] = bool(self.culprits or self.knobs)
-        found["signature"] = signature_json(self.signature)
+        found["signature"] = None if self.signature is None else self.signature.to_json()
         found["culprits"] = [list(one.nodes) for one in self.culprits]
         found["details"] = plain["culprits"]
         found["outputs"], found["notes"] = list(self.outputs), list(self.notes)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from surgeon_debug.find.engine_oracle import EngineSpec
 from surgeon_debug.find.engine_trials import EngineTrials, HowToSearch, Recorded, recorded
-from surgeon_debug.find.finding import FindOutcome
+from surgeon_debug.find.finding import conclude
 from surgeon_debug.find.fusion_finding import FusionCulprit, FusionFinding
 from surgeon_debug.find.fusion_levers import (
     Flip,
@@ -23,14 +23,12 @@ from surgeon_debug.find.fusion_levers import (
     regrouped,
 )  # fmt: skip
 from surgeon_debug.find.tactic_pins import FreeChoice, Pin, Pinned
-from surgeon_debug.find.trials import Trials
+from surgeon_debug.find.trials import Trials, stopped_early
 from surgeon_debug.journal import Journal
 from surgeon_debug.runners.tensorrt.tactic_tables import by_key
-from surgeon_debug.search.drive import SearchStopped
 from surgeon_debug.search.subset import SmallestSubset
 from surgeon_debug.search.trial import Outcome
 from surgeon_debug.search.turned import HEALED, Turned
-from surgeon_passes.errors import SurgeonError
 from surgeon_passes.spec import quote
 
 _ONE_BY_ONE = 64  # layers that are taken apart singly where all together cannot be
@@ -84,16 +82,10 @@ class FusionSearch:
             labels: How it calls the reference and the suspect.
             notes: What else the result is to say.
         """
-        stopped = ""
         self._trail.notes += notes
         with Journal(self._how.resume) as journal:
             trials = EngineTrials(self._spec, self._how, journal, self._progress)
-            try:
-                self._search(trials)
-            except SearchStopped as error:
-                if isinstance(error.__cause__, SurgeonError | KeyboardInterrupt):
-                    raise error.__cause__ from None
-                stopped = error.reason
+            stopped = stopped_early(lambda: self._search(trials))
             return self._finding(model, labels, trials, stopped)
 
     def _search(self, trials: EngineTrials) -> None:
@@ -219,21 +211,11 @@ class FusionSearch:
 
     def _finding(self, model: str, labels: tuple[str, str], trials: EngineTrials, stopped: str) -> FusionFinding:
         trail = self._trail
-        reason, advice = trail.nothing or trail.undecided, trail.advice
-        if trail.culprits or trail.knobs:
-            outcome, reason = FindOutcome.FOUND, ""
-        elif trail.nothing and not stopped:
-            outcome = FindOutcome.NOTHING
-        else:
-            outcome = FindOutcome.UNDECIDED
-            if stopped:
-                reason = f"the search ended before it was over: {stopped}"
-                advice = "allow it more, and give it a folder with --resume to go on where it was"
-        if stopped and outcome is FindOutcome.FOUND:
-            trail.notes.append(f"the search ended before it was over: {stopped}")
+        named = bool(trail.culprits or trail.knobs)
+        end = conclude(named, nothing=trail.nothing, undecided=trail.undecided, advice=trail.advice, stopped=stopped)
         seen = trail.recorded
         return FusionFinding(
-            outcome=outcome,
+            outcome=end.outcome,
             model=model,
             reference=labels[0],
             target=labels[1],
@@ -245,14 +227,14 @@ class FusionSearch:
             culprits=trail.culprits,
             knobs=trail.knobs,
             regrouped=trail.regrouped,
-            outputs=trail.outputs if outcome is FindOutcome.FOUND else (),
+            outputs=trail.outputs if named else (),
             before_ms=trail.before_ms,
             after_ms=trail.after_ms,
-            reason=reason,
-            advice=advice,
-            command=self._command(model) if outcome is FindOutcome.FOUND else "",
+            reason=end.reason,
+            advice=end.advice,
+            command=self._command(model) if named else "",
             steps=trials.steps,
-            notes=tuple(trail.notes),
+            notes=(*trail.notes, *([end.note] if end.note else [])),
             rate=seen.rate if seen else None,
         )
 

@@ -11,25 +11,22 @@ from typing import Any
 from surgeon_debug.find.census import SHARE_OF_MEMORY, Census, take_census
 from surgeon_debug.find.census_or_cuts import batches_of
 from surgeon_debug.find.check_spec import CheckSpec
-from surgeon_debug.find.content_address import files_of
-from surgeon_debug.find.finding import Culprit, Finding, FindOutcome
+from surgeon_debug.find.finding import Culprit, Finding, conclude
 from surgeon_debug.find.found import Found
 from surgeon_debug.find.hunt import Examiners, Hunt, Trail
 from surgeon_debug.find.lab_spec import LabSpec
+from surgeon_debug.find.open_pool import open_pool
 from surgeon_debug.find.oracle import FailureKind
-from surgeon_debug.find.pool import LocalPool
 from surgeon_debug.find.probe import Probe, probe
 from surgeon_debug.find.remember import Remembering
 from surgeon_debug.find.shown import Shown, show_everything
-from surgeon_debug.find.trial_pool import TrialPool
-from surgeon_debug.find.trials import Trials
+from surgeon_debug.find.trials import Trials, stopped_early
 from surgeon_debug.journal import Journal
 from surgeon_debug.memory_left import memory_left
 from surgeon_debug.search.budget import Budget
-from surgeon_debug.search.drive import SearchStopped
 from surgeon_debug.values import Feeds
 from surgeon_debug.whole_run import run_whole
-from surgeon_passes.errors import EngineError, SurgeonError
+from surgeon_passes.errors import EngineError
 
 Spec = LabSpec | CheckSpec
 
@@ -78,6 +75,8 @@ class NodeSearch:
         self._ground = spec.ground()
         self._meter = wanted.budget.start()
         self._journal = Journal(None)
+        self._trail, self._seen = Trail(), Probe(None, "", 0, 0, None)
+        self._all: list[Trials] = []
 
     def run(self, model: str, labels: tuple[str, str]) -> Finding:
         """Search.
@@ -86,81 +85,64 @@ class NodeSearch:
             model: How the result calls the model.
             labels: How it calls the reference and the suspect.
         """
-        trail = Trail()
-        seen = Probe(None, "", 0, 0, None)
-        trials: list[Trials] = []
-        stopped = ""
         with Journal(self._wanted.resume) as self._journal:
-            try:
-                if isinstance(self._spec, LabSpec) and self._wanted.workers is None:
-                    self._spec.start_spare(self._wanted.jobs - 1)
-                with self._trials(self._spec, min(2, self._wanted.jobs)) as first:
-                    trials.append(first)
-                    with first.step("probe") as step:
-                        seen = probe(first, self._ground.elements.everything, by_command=self._by_command)
-                        step.words = _seen_words(seen)
-                if seen.unresolved:
-                    trail.undecided = f"nobody can tell whether the model fails: {seen.unresolved}"
-                    trail.advice = "see by hand why the whole model cannot be judged"
-                else:
-                    self._hunt(seen, trail, trials)
-            except SearchStopped as error:
-                if isinstance(error.__cause__, SurgeonError | KeyboardInterrupt):
-                    raise error.__cause__ from None
-                stopped = error.reason
-        return self._finding(model, labels, seen, trail, trials, stopped)
+            stopped = stopped_early(self._search)
+        return self._finding(model, labels, stopped)
+
+    def _search(self) -> None:
+        if isinstance(self._spec, LabSpec) and self._wanted.workers is None:
+            self._spec.start_spare(self._wanted.jobs - 1)
+        with self._trials(self._spec, min(2, self._wanted.jobs)) as first, first.step("probe") as step:
+            self._seen = probe(first, self._ground.elements.everything, by_command=self._by_command)
+            step.words = _seen_words(self._seen)
+        if self._seen.unresolved:
+            self._trail.undecided = f"nobody can tell whether the model fails: {self._seen.unresolved}"
+            self._trail.advice = "see by hand why the whole model cannot be judged"
+        else:
+            self._hunt()
 
     @property
     def _by_command(self) -> bool:
         return isinstance(self._spec, CheckSpec)
 
-    def _hunt(self, seen: Probe, trail: Trail, trials: list[Trials]) -> None:
+    def _hunt(self) -> None:
+        seen = self._seen
         by_values = seen.signature is None or seen.signature.kind.by_values
         spec = self._spec if isinstance(self._spec, CheckSpec) else self._spec.following(by_values)
         if not by_values and isinstance(self._spec, LabSpec):
-            self._note_reference(self._spec, trail)
+            self._note_reference(self._spec)
         with self._trials(spec, self._wanted.jobs, self._wanted.workers) as second:
-            trials.append(second)
             second.followed = seen.signature
-            examiners = self._examiners(second)
-            Hunt(second, self._ground.elements, seen, examiners, trail).run()
+            Hunt(second, self._ground.elements, seen, self._examiners(second), self._trail).run()
 
-    def _note_reference(self, spec: LabSpec, trail: Trail) -> None:
+    def _note_reference(self, spec: LabSpec) -> None:
         """Note it if the engine that is believed fails as well: then the inputs may be to blame."""
         ground = self._ground
         with spec.lend() as (reference, _):
             try:
                 run_whole(reference, ground.path, ground.outputs, ground.feeds, made_up=self._others is not None)
             except EngineError as error:
-                trail.notes.append(f"the reference cannot run the model on these inputs either: {error}")
+                self._trail.notes.append(f"the reference cannot run the model on these inputs either: {error}")
 
     @contextlib.contextmanager
     def _trials(self, spec: Spec, lanes: int, workers: str | None = None) -> Iterator[Trials]:
         address = spec.address() if self._wanted.resume is not None or self._wanted.workers else "here"
         remember = Remembering(f"{address}/{getattr(spec, 'by_values', '')}", self._journal)
-        pool: TrialPool
-        if workers:
-            from surgeon_debug.find.dask_pool import DaskPool
-
-            files = files_of(spec.model, allow_external=spec.allow_external)
-            pool = DaskPool(spec, workers, remember, files=files)
-        else:
-            pool = LocalPool(spec, lanes, remember)
-        self._remember = remember
+        pool = open_pool(spec, remember, lanes=lanes, workers=workers)
         with contextlib.closing(pool):
-            yield Trials(pool, remember, self._meter, self._progress)
+            self._all.append(Trials(pool, remember, self._meter, self._progress))
+            yield self._all[-1]
 
     def _examiners(self, trials: Trials) -> Examiners:
         spec = self._spec
         if isinstance(spec, CheckSpec):
             return Examiners(None, None, None)
-        remember = self._remember
 
         def census(repeats: int, compile_each: bool) -> Census:
-            return self._take_census(trials, spec, remember, repeats, None, compile_each)
+            return self._take_census(trials, spec, repeats, None, compile_each)
 
         def confirm() -> Census:
-            return self._take_census(trials, spec, remember, 1, self._others)
+            return self._take_census(trials, spec, 1, self._others)
 
         def shown() -> Shown:
             with spec.lend() as engines:
@@ -184,7 +166,6 @@ class NodeSearch:
         self,
         trials: Trials,
         spec: LabSpec,
-        remember: Remembering,
         repeats: int,
         feeds: Sequence[Feeds] | None,
         compile_each: bool = False,
@@ -203,7 +184,9 @@ class NodeSearch:
                     progress=lambda done, total: trials.say(f"{done:,} of {total:,} tensors"),
                 ).to_json()
 
-        found, known = remember.remember(("census", repeats, compile_each, feeds is None, self._wanted.memory), take)
+        found, known = trials.remember.remember(
+            ("census", repeats, compile_each, feeds is None, self._wanted.memory), take
+        )
         census = Census.from_json(found)
         if known:
             trials.count(cached=1)
@@ -212,30 +195,12 @@ class NodeSearch:
             trials.count(trials=1)
         return census
 
-    def _finding(
-        self,
-        model: str,
-        labels: tuple[str, str],
-        seen: Probe,
-        trail: Trail,
-        trials: Sequence[Trials],
-        stopped: str,
-    ) -> Finding:
+    def _finding(self, model: str, labels: tuple[str, str], stopped: str) -> Finding:
+        seen, trail = self._seen, self._trail
         ground = self._ground
         named = bool(trail.guilty or trail.latent)
-        reason, advice = trail.nothing or trail.undecided, trail.advice
-        if named:
-            outcome, reason = FindOutcome.FOUND, ""
-        elif trail.nothing and not stopped:
-            outcome = FindOutcome.NOTHING
-        else:
-            outcome = FindOutcome.UNDECIDED
-            if stopped:
-                reason = f"the search ended before it was over: {stopped}"
-                advice = "allow it more, and give it a folder with --resume to go on where it was"
-        notes = list(trail.notes)
-        if stopped and named:
-            notes.append(f"the search ended before it was over: {stopped}")
+        end = conclude(named, nothing=trail.nothing, undecided=trail.undecided, advice=trail.advice, stopped=stopped)
+        notes = [*trail.notes, *([end.note] if end.note else [])]
         if self._random:
             names = ", ".join(self._random[:3])
             notes.append(f"the model draws random numbers (in {names}); what follows from them cannot agree")
@@ -246,7 +211,7 @@ class NodeSearch:
             return tuple(one.culprit(ground.source, elements, latent=latent, cured=trail.cured) for one in ordered)
 
         return Finding(
-            outcome=outcome,
+            outcome=end.outcome,
             model=model,
             reference=labels[0],
             target=labels[1],
@@ -256,9 +221,9 @@ class NodeSearch:
             failure=seen.words,
             culprits=name(trail.guilty, False),
             latent=name(trail.latent, True),
-            reason=reason,
-            advice=advice or ("" if not named else _next_step(trail, self._by_command)),
-            steps=tuple(step for one in trials for step in one.steps),
+            reason=end.reason,
+            advice=end.advice or ("" if not named else _next_step(trail, self._by_command)),
+            steps=tuple(step for one in self._all for step in one.steps),
             notes=tuple(notes),
             rate=seen.failed / seen.runs if seen.flaky else None,
         )

@@ -59,6 +59,10 @@ class Signature:
             return True
         return self == other
 
+    def to_json(self) -> dict[str, str]:
+        """The signature as JSON."""
+        return {"kind": self.kind.value, "detail": self.detail}
+
 
 @dataclasses.dataclass(frozen=True)
 class TrialRecord:
@@ -101,7 +105,7 @@ class TrialRecord:
         """The record as JSON."""
         found = dataclasses.asdict(self)
         if self.signature is not None:
-            found["signature"] = {"kind": self.signature.kind.value, "detail": self.signature.detail}
+            found["signature"] = self.signature.to_json()
         found["payload"] = dict(self.payload)
         return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from surgeon_debug.find.finding import FindOutcome, Step
+from surgeon_debug.find.finding import Costs, FindOutcome, Step
 from surgeon_debug.find.oracle import FailureKind, Signature
 from surgeon_debug.find.tactic_census import Coverage
 
@@ -54,7 +54,7 @@ class TacticCulprit:
 
 
 @dataclasses.dataclass(frozen=True)
-class TacticFinding:
+class TacticFinding(Costs):
     """What a search for tactics found."""
 
     outcome: FindOutcome
@@ -90,33 +90,13 @@ class TacticFinding:
     rate: float | None = None
     """The share of runs in which the recorded build fails, if not all of them do."""
 
-    @property
-    def trials(self) -> int:
-        """Trials, those known from before not among them."""
-        return sum(step.trials for step in self.steps)
-
-    @property
-    def builds(self) -> int:
-        """Engines built."""
-        return sum(step.builds for step in self.steps)
-
-    @property
-    def runs(self) -> int:
-        """Runs of engines."""
-        return sum(step.runs for step in self.steps)
-
-    @property
-    def seconds(self) -> float:
-        """Time of all steps."""
-        return sum(step.seconds for step in self.steps)
-
     def to_json(self) -> dict[str, Any]:
         """The document that ``--json`` prints."""
         plain = dataclasses.asdict(self)
         found: dict[str, Any] = {"schema": SCHEMA, "outcome": self.outcome.value}
         same = ("model", "reference", "target", "version", "keys", "differing", "samples", "failure", "reason")
         found |= {name: plain[name] for name in (*same, "advice", "rate", "cache", "command", "coverage")}
-        found["signature"] = signature_json(self.signature)
+        found["signature"] = None if self.signature is None else self.signature.to_json()
         found["culprits"] = [[n for m in one.members for n in m.nodes or (m.op,)] for one in self.culprits]
         found["details"] = [{**dataclasses.asdict(one), "kind": one.kind.value} for one in self.culprits]
         found["moved"] = list(self.moved)
@@ -124,8 +104,3 @@ class TacticFinding:
         found |= {"trials": self.trials, "builds": self.builds, "runs": self.runs, "seconds": round(self.seconds, 3)}
         found["steps"], found["notes"] = plain["steps"], list(self.notes)
         return found
-
-
-def signature_json(signature: Signature | None) -> dict[str, str] | None:
-    """A failure's signature as JSON."""
-    return None if signature is None else {"kind": signature.kind.value, "detail": signature.detail}

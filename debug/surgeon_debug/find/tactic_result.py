@@ -7,7 +7,7 @@ from pathlib import Path
 
 from surgeon_debug.find.engine_oracle import EngineSpec
 from surgeon_debug.find.engine_trials import Recorded
-from surgeon_debug.find.finding import FindOutcome, Step
+from surgeon_debug.find.finding import Step, conclude
 from surgeon_debug.find.tactic_census import Census, Coverage
 from surgeon_debug.find.tactic_finding import BadTactic, Tactic, TacticCulprit, TacticFinding
 from surgeon_debug.find.tactic_pins import Pinned
@@ -59,23 +59,19 @@ class TacticResult:
             FileError: The timing cache cannot be written.
         """
         trail = self._trail
-        reason, advice = trail.nothing or trail.undecided, trail.advice
-        if trail.culprits:
-            outcome, reason, advice = FindOutcome.FOUND, "", ""
-        elif trail.nothing and not stopped:
-            outcome = FindOutcome.NOTHING
-        else:
-            outcome = FindOutcome.UNDECIDED
-            if stopped:
-                reason = f"the search ended before it was over: {stopped}"
-                advice = "allow it more, and give it a folder with --resume to go on where it was"
-        if stopped and trail.culprits:
-            trail.notes.append(f"the search ended before it was over: {stopped}")
+        named = bool(trail.culprits)
+        end = conclude(
+            named,
+            nothing=trail.nothing,
+            undecided=trail.undecided,
+            advice="" if named else trail.advice,
+            stopped=stopped,
+        )
         cache = self._keep_cache(trail.cache)
         seen = trail.recorded
         unusable = trail.census.unusable if trail.census is not None else {}
         return TacticFinding(
-            outcome=outcome,
+            outcome=end.outcome,
             model=model,
             reference=labels[0],
             target=labels[1],
@@ -87,14 +83,14 @@ class TacticResult:
             failure=seen.trial.words if seen else "",
             culprits=tuple(trail.culprits),
             coverage=trail.coverage,
-            reason=reason,
-            advice=advice,
+            reason=end.reason,
+            advice=end.advice,
             moved=trail.moved,
             unusable=tuple((trail.base[key].title, hash_, why) for (key, hash_), why in unusable.items()),
             cache=cache,
             command=self._command(model, cache),
             steps=steps,
-            notes=tuple(trail.notes),
+            notes=(*trail.notes, *([end.note] if end.note else [])),
             rate=seen.rate if seen else None,
         )
 

@@ -16,12 +16,10 @@ from surgeon_debug.find.tactic_finding import TacticCulprit, TacticFinding
 from surgeon_debug.find.tactic_pins import FreeChoice, Pin, Pinned
 from surgeon_debug.find.tactic_result import TacticResult, TacticTrail, member_of
 from surgeon_debug.find.tactic_rounds import Assignment, Rounds
-from surgeon_debug.find.trials import Trials
+from surgeon_debug.find.trials import Trials, stopped_early
 from surgeon_debug.journal import Journal
 from surgeon_debug.runners.tensorrt.tactic_tables import KeyTactics, by_key, diff_tactics
-from surgeon_debug.search.drive import SearchStopped
 from surgeon_debug.search.trial import Outcome
-from surgeon_passes.errors import SurgeonError
 
 _MOVED = 20  # keys that are named where a build does not replay
 
@@ -72,16 +70,10 @@ class TacticSearch:
             labels: How it calls the reference and the suspect.
             notes: What else the result is to say.
         """
-        stopped = ""
         self._trail.notes += notes
         with Journal(self._how.resume) as journal:
             trials = EngineTrials(self._spec, self._how, journal, self._progress)
-            try:
-                self._search(trials)
-            except SearchStopped as error:
-                if isinstance(error.__cause__, SurgeonError | KeyboardInterrupt):
-                    raise error.__cause__ from None
-                stopped = error.reason
+            stopped = stopped_early(lambda: self._search(trials))
             result = TacticResult(self._trail, self._spec, self._output)
             return result.finding(model, labels, trials.steps, stopped)
 

@@ -16,6 +16,7 @@ from surgeon_debug.find.trial_pool import TrialPool
 from surgeon_debug.search.budget import Meter
 from surgeon_debug.search.drive import SearchStopped, drive
 from surgeon_debug.search.trial import Answer, Outcome, Search, Trial
+from surgeon_passes.errors import SurgeonError
 
 
 @dataclasses.dataclass
@@ -51,7 +52,7 @@ class Trials:
     def __init__(
         self, pool: TrialPool, remember: Remembering, meter: Meter, progress: Callable[[str], None] | None = None
     ) -> None:
-        self.pool, self._remember, self.meter = pool, remember, meter
+        self.pool, self.remember, self.meter = pool, remember, meter
         self._progress = progress or (lambda _: None)
         self._lock = threading.Lock()
         self._open = OpenStep("")
@@ -184,7 +185,7 @@ class Trials:
 
     def _submit(self, elements: frozenset[int], attempt: int) -> Future[TrialRecord]:
         attempt *= FRESH if self.compile_each else 1
-        known = self._remember.recall(elements, attempt)
+        known = self.remember.recall(elements, attempt)
         if known is not None:
             self.meter.spend(-1)  # what was paid for before costs nothing now
             self.count(cached=1)
@@ -208,3 +209,22 @@ class Trials:
                 self.seen_clean = True
             if record.error is not None:
                 self.errors[elements] = record.error
+
+
+def stopped_early(search: Callable[[], None]) -> str:
+    """Run a search to its end.
+
+    Returns:
+        Why it ended before it was over; empty if it did not.
+
+    Raises:
+        SurgeonError: What stopped it, if something is wrong that has nothing to do with the elements.
+        KeyboardInterrupt: The user has had enough.
+    """
+    try:
+        search()
+    except SearchStopped as stop:
+        if isinstance(stop.__cause__, SurgeonError | KeyboardInterrupt):
+            raise stop.__cause__ from None
+        return stop.reason
+    return ""

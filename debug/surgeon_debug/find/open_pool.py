@@ -1,0 +1,41 @@
+"""Open the pool that a search asked for: lanes on this machine, or the workers of a Dask scheduler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from surgeon_debug.find.content_address import files_of
+from surgeon_debug.find.oracle import OracleSpec
+from surgeon_debug.find.pool import LocalPool
+from surgeon_debug.find.remember import Remembering
+from surgeon_debug.find.trial_pool import TrialPool
+
+
+class ModelSpec(OracleSpec, Protocol):
+    """A spec that says which model its trials are made of."""
+
+    model: Path
+    """The model's file."""
+    allow_external: bool
+    """Accept weights outside its folder."""
+
+
+def open_pool(spec: ModelSpec, remember: Remembering, *, lanes: int, workers: str | None) -> TrialPool:
+    """A pool; whoever opens it closes it.
+
+    Args:
+        spec: Makes the oracles.
+        remember: Where trials are looked up and noted.
+        lanes: Trials at a time, on this machine.
+        workers: The address of a scheduler, whose workers make the trials instead; None for this machine.
+
+    Raises:
+        BadOptionError: The address is none, nobody answers, or workers do not see the model; or there are no lanes.
+        FileError: The model cannot be read.
+    """
+    if not workers:
+        return LocalPool(spec, lanes, remember)
+    from surgeon_debug.find.dask_pool import DaskPool
+
+    return DaskPool(spec, workers, remember, files=files_of(spec.model, allow_external=spec.allow_external))
