@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from surgeon_debug.find.engine_builds import BuildRecord
 from surgeon_debug.find.engine_oracle import RUNS, Dimension, EngineSpec
 from surgeon_debug.find.finding import Step
+from surgeon_debug.find.flaky_repeats import flaky_repeats
 from surgeon_debug.find.open_pool import open_pool
 from surgeon_debug.find.oracle import FailureKind, Signature, TrialRecord
 from surgeon_debug.find.remember import Remembering
@@ -18,8 +18,6 @@ from surgeon_debug.find.trials import Trials
 from surgeon_debug.journal import Journal
 from surgeon_debug.search.budget import Budget
 
-_MISS = 0.01
-_MOST_REPEATS = 64
 _ATTEMPTS = 3
 
 
@@ -87,10 +85,7 @@ class Recorded:
     @property
     def runs_wanted(self) -> int:
         """Runs after which a failure that did not show is not there, but for one case in a hundred."""
-        if not self.flaky:
-            return RUNS
-        rate = min(0.95, 0.6 * (self.failed + 1) / (self.runs + 2))
-        return max(RUNS, min(_MOST_REPEATS, math.ceil(math.log(_MISS) / math.log(1.0 - rate))))
+        return flaky_repeats(self.failed, self.runs, least=RUNS) if self.flaky else RUNS
 
 
 class EngineTrials:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import math
 
+from surgeon_debug.find.flaky_repeats import flaky_repeats
 from surgeon_debug.find.oracle import BUILD, FRESH, NAMED, FailureKind, Signature, TrialRecord
 from surgeon_debug.find.trials import Trials
 
@@ -29,9 +29,7 @@ _LOOKS, _SURE_OF_BUILD = 6, 3  # of the first so many compilations each is run s
 _QUICK = 1.0  # seconds that further looks at a model that always fails may begin within
 _SECONDS = 5.0  # what these further runs may take, or as much as compiling the model did
 _SLOW = (FailureKind.CRASHED, FailureKind.HUNG, FailureKind.OUT_OF_MEMORY)
-_MISS = 0.01
 _LEAST_PRICE = 0.1  # the same question again tells less and less
-_MOST_REPEATS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +64,6 @@ class Probe:
         return 0 < self.failed < self.runs
 
     @property
-    def rate(self) -> float:
-        """The share of runs in which it fails, with one more failure assumed, and one more success."""
-        return (self.failed + 1) / (self.runs + 2)
-
-    @property
     def repeat_price(self) -> float:
         """What a run costs of what is compiled already, relative to one that must be compiled first."""
         if self.per_build:
@@ -81,11 +74,7 @@ class Probe:
     @property
     def repeats(self) -> int:
         """Runs after which a failure that did not show is not there, but for one case in a hundred."""
-        if not self.flaky:
-            return 1
-        # The rate of what was seen at least once may be half of what it seems.
-        rate = min(0.95, 0.6 * self.rate)
-        return max(2, min(_MOST_REPEATS, math.ceil(math.log(_MISS) / math.log(1.0 - rate))))
+        return flaky_repeats(self.failed, self.runs, least=2) if self.flaky else 1
 
 
 def probe(trials: Trials, everything: frozenset[int], *, by_command: bool = False) -> Probe:
