@@ -130,9 +130,8 @@ def process_options(function: _F) -> _F:
     return function
 
 
-def engine_options(function: _F) -> _F:
-    """What is searched over the builds of an engine of TensorRT, on which inputs, and who is believed."""
-    file = click.Path(path_type=Path)
+def sample_options(function: _F) -> _F:
+    """On which inputs: --feeds, or --samples, --seed and --dims."""
     for decorate in (
         dims_option,
         click.option("--seed", default=0, show_default=True, help="Seed of these inputs."),
@@ -143,7 +142,17 @@ def engine_options(function: _F) -> _F:
             type=click.IntRange(1),
             help="Seeded inputs where no file is given.",
         ),
-        click.option("--feeds", type=file, metavar="FILE", help=FEEDS_HELP),
+        click.option("--feeds", type=click.Path(path_type=Path), metavar="FILE", help=FEEDS_HELP),
+    ):
+        function = decorate(function)
+    return function
+
+
+def engine_options(function: _F) -> _F:
+    """What is searched over the builds of an engine of TensorRT, on which inputs, and who is believed."""
+    file = click.Path(path_type=Path)
+    for decorate in (
+        sample_options,
         click.option(
             "--original",
             type=file,
@@ -186,6 +195,26 @@ def parallel_options(function: _F) -> _F:
         ),
         click.option("--workers", metavar="tcp://HOST:PORT", help="Make trials on the workers of a Dask scheduler."),
         click.option("--jobs", type=click.IntRange(1), metavar="N", help="Make N trials at a time here; default 1."),
+    ):
+        function = decorate(function)
+    return function
+
+
+def search_options(function: _F) -> _F:
+    """What all searches take after their own options."""
+    for decorate in (
+        json_option,
+        allow_external_option,
+        process_options,
+        click.option(
+            "--save",
+            type=click.Path(path_type=Path),
+            metavar="RESULT.json",
+            help="Keep the result, as --json prints it.",
+        ),
+        budget_options,
+        parallel_options,
+        limit_options,
     ):
         function = decorate(function)
     return function

@@ -19,7 +19,7 @@ import onnx
 import pytest
 
 import surgeon as face
-from surgeon import cli, console, finding
+from surgeon import cli, console, finding, searching
 from surgeon_debug.find.finding import FindOutcome
 from surgeon_passes.errors import BadOptionError
 from tests.surgeon.conftest import Said
@@ -316,7 +316,7 @@ def test_a_result_that_cannot_be_kept_is_printed_all_the_same(
     def full(*_: object) -> None:
         raise FileError("no space left", where="r.json")
 
-    monkeypatch.setattr(finding, "save_result", full)
+    monkeypatch.setattr(searching, "save_result", full)
     said = find(surgeon, branched, "--save", tmp_path / "r.json", target=f"{WRONG}:tensor=right")
     assert said.code == 2 and said.out.startswith("culprit: ") and said.err == "surgeon: r.json: no space left\n"
 
@@ -510,9 +510,5 @@ def test_in_python(branched: Path) -> None:
 
 
 def test_the_code_says_the_outcome() -> None:
-    from tests.surgeon.test_find_report import CULPRIT, made
-
-    assert finding.exit_code(made()) == cli.DONE
-    assert finding.exit_code(made(None, culprits=(), latent=(CULPRIT,))) == cli.DONE
-    assert finding.exit_code(made(None, culprits=(), outcome=FindOutcome.NOTHING)) == cli.FINDING
-    assert finding.exit_code(made(None, culprits=(), latent=(CULPRIT,), outcome=FindOutcome.UNDECIDED)) == cli.UNDECIDED
+    codes = {FindOutcome.FOUND: cli.DONE, FindOutcome.NOTHING: cli.FINDING, FindOutcome.UNDECIDED: cli.UNDECIDED}
+    assert codes == searching.EXIT_CODES

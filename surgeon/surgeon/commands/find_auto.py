@@ -15,13 +15,7 @@ _FILE = click.Path(path_type=Path)
 @click.command("auto")
 @options.model_argument
 @options.engine_options
-@options.limit_options
-@options.parallel_options
-@options.budget_options
-@click.option("--save", type=_FILE, metavar="RESULT.json", help="Keep the result, as --json prints it.")
-@options.process_options
-@options.allow_external_option
-@options.json_option
+@options.search_options
 def command(**given: Any) -> int:
     r"""Build an engine of MODEL in about ten other ways, and say what to search for.
 
@@ -34,16 +28,10 @@ def command(**given: Any) -> int:
       surgeon find auto model.onnx
       surgeon find auto converted.onnx --original model.onnx
     """
-    from surgeon.console import print_json, results
-    from surgeon.probing import Request, exit_code, perform_auto, write_result
+    from surgeon.probing import Request, perform_auto
     from surgeon.report.auto_report import print_auto
+    from surgeon.searching import answer
 
     as_json = given.pop("as_json")
     request = Request(**given)
-    found = perform_auto(request)
-    if as_json:
-        print_json(found.to_json())
-    else:
-        print_auto(results(), found)
-    write_result(found, request)
-    return exit_code(found)
+    return answer(perform_auto(request), request, print_auto, as_json=as_json)

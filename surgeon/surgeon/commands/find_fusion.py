@@ -15,13 +15,7 @@ _FILE = click.Path(path_type=Path)
 @click.command("fusion")
 @options.model_argument
 @options.engine_options
-@options.limit_options
-@options.parallel_options
-@options.budget_options
-@click.option("--save", type=_FILE, metavar="RESULT.json", help="Keep the result, as --json prints it.")
-@options.process_options
-@options.allow_external_option
-@options.json_option
+@options.search_options
 def command(**given: Any) -> int:
     r"""Name the fused layer without which an engine of MODEL is right, and what breaks it.
 
@@ -34,16 +28,10 @@ def command(**given: Any) -> int:
       surgeon find fusion model.onnx
       surgeon find fusion model.onnx --feeds inputs.npz --rtol 1e-2 --atol 1e-3
     """
-    from surgeon.console import print_json, results
-    from surgeon.probing import Request, exit_code, perform_fusion, write_result
+    from surgeon.probing import Request, perform_fusion
     from surgeon.report.fusion_report import print_fusion
+    from surgeon.searching import answer
 
     as_json = given.pop("as_json")
     request = Request(**given)
-    found = perform_fusion(request)
-    if as_json:
-        print_json(found.to_json())
-    else:
-        print_fusion(results(), found)
-    write_result(found, request)
-    return exit_code(found)
+    return answer(perform_fusion(request), request, print_fusion, as_json=as_json)

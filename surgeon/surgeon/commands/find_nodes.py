@@ -28,21 +28,10 @@ _FILE = click.Path(path_type=Path)
     help="Decide by a command instead of engines: 'CMD {model}', {inputs} and {expected} if wanted; "
     "exit code 0 is good, 125 cannot tell, any other bad.",
 )
-@click.option("--feeds", type=_FILE, metavar="FILE", help=options.FEEDS_HELP)
-@click.option(
-    "--samples", default=1, show_default=True, type=click.IntRange(1), help="Seeded inputs where no file is given."
-)
-@click.option("--seed", default=0, show_default=True, help="Seed of these inputs.")
-@options.dims_option
-@options.limit_options
-@options.parallel_options
-@options.budget_options
+@options.sample_options
 @click.option("--bundle", type=_FILE, metavar="OUT.zip", help="Write the failure as one file that 'replay' runs again.")
 @click.option("--no-weights", is_flag=True, help="Replace the weights in the bundle by seeded ones, if it still fails.")
-@click.option("--save", type=_FILE, metavar="RESULT.json", help="Keep the result, as --json prints it.")
-@options.process_options
-@options.allow_external_option
-@options.json_option
+@options.search_options
 @click.pass_obj
 def command(typed: str | None, /, **given: Any) -> int:
     r"""Find the smallest sets of nodes of MODEL that fail by themselves.
@@ -58,16 +47,10 @@ def command(typed: str | None, /, **given: Any) -> int:
       surgeon find nodes model.onnx --versions /old/bin/python /new/bin/python
       surgeon find nodes model.onnx --check './try.sh {model}' --timeout 60
     """
-    from surgeon.console import print_json, results
-    from surgeon.finding import Request, exit_code, perform, write_result
+    from surgeon.finding import Request, perform
     from surgeon.report.find_report import print_finding
+    from surgeon.searching import answer
 
     as_json = given.pop("as_json")
     request = Request(**given, typed=typed or "")
-    found = perform(request)
-    if as_json:
-        print_json(found.to_json())
-    else:
-        print_finding(results(), found)
-    write_result(found, request)
-    return exit_code(found)
+    return answer(perform(request), request, print_finding, as_json=as_json)

@@ -31,13 +31,7 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "-o", "--output", type=_FILE, metavar="CACHE", help="The timing cache to write; default: MODEL.good.cache here."
 )
-@options.limit_options
-@options.parallel_options
-@options.budget_options
-@click.option("--save", type=_FILE, metavar="RESULT.json", help="Keep the result, as --json prints it.")
-@options.process_options
-@options.allow_external_option
-@options.json_option
+@options.search_options
 def command(**given: Any) -> int:
     r"""Name the tactic (the kernel chosen for one op) that makes an engine of MODEL wrong.
 
@@ -54,16 +48,10 @@ def command(**given: Any) -> int:
       surgeon find tactic model.onnx --target tensorrt:tf32=false --every -o model.good.cache
       surgeon build model.onnx -o model.engine --timing-cache model.good.cache --pin
     """
-    from surgeon.console import print_json, results
-    from surgeon.probing import Request, exit_code, perform_tactic, write_result
+    from surgeon.probing import Request, perform_tactic
     from surgeon.report.tactic_report import print_tactic
+    from surgeon.searching import answer
 
     as_json = given.pop("as_json")
     request = Request(**given)
-    found = perform_tactic(request)
-    if as_json:
-        print_json(found.to_json())
-    else:
-        print_tactic(results(), found)
-    write_result(found, request)
-    return exit_code(found)
+    return answer(perform_tactic(request), request, print_tactic, as_json=as_json)
