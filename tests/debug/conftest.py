@@ -1,20 +1,7 @@
-"""Fixtures for engines that are not installed: the simulated TensorRT."""
+"""Fixtures for engines that may not be installed."""
 
 from __future__ import annotations
 
-import pytest
+from tests.tensorrt_engines import any_tensorrt, each_simulated, each_tensorrt, new_tensorrt
 
-from tests.debug.tensorrt_places import INSTALLED, VERSIONS
-
-
-@pytest.fixture(params=VERSIONS)
-def each_tensorrt(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Processes of this test find the simulated TensorRT, one version after the other."""
-    monkeypatch.syspath_prepend(str(INSTALLED / request.param))
-    return str(request.param)
-
-
-@pytest.fixture
-def new_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes of this test find the simulated TensorRT 11.4."""
-    monkeypatch.syspath_prepend(str(INSTALLED / "11.4"))
+__all__ = ["any_tensorrt", "each_simulated", "each_tensorrt", "new_tensorrt"]

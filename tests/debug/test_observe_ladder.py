@@ -22,12 +22,12 @@ def climbed(monkeypatch: pytest.MonkeyPatch, folder: Path, *faults: Fault, **tra
     return climb(net(folder), target="tensorrt:tf32=false", timeout=60)
 
 
-def test_a_healthy_engine_is_left_alone(new_tensorrt: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_healthy_engine_is_left_alone(any_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = climbed(monkeypatch, tmp_path)
     assert found.verdict is LadderVerdict.RIGHT and [rung.step for rung in found.rungs] == [Step.WHOLE]
 
 
-def test_a_wrong_layer_is_located(each_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_layer_is_located(each_simulated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = climbed(monkeypatch, tmp_path, Fault("wrong_values", Where(node="/c"), amount=0.2), hidden_share=0.0)
     assert found.verdict is LadderVerdict.LOCATED and found.nodes == ("/c",) and found.alone
     unfused = found.rungs[1]

@@ -15,6 +15,7 @@ from surgeon_debug.runners.tensorrt.failures import builder_refused, cache_not_f
 from surgeon_debug.runners.tensorrt.tactic_log import TacticTable
 from tests.debug.tensorrt_places import net, play, run, saved, x
 from tests.simulated_tensorrt.plan import Fault, Where
+from tests.tensorrt_engines import DEVICE
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,9 @@ def test_a_cache_is_kept_loaded_and_followed(each_tensorrt: str, tmp_path: Path)
     model, place, folder = net(tmp_path), tmp_path / "a.cache", tmp_path / "rec"
     run(model, x(), ["y"], f"editable=true,save_cache={place},record={folder}")
     first = json.loads((folder / "build.json").read_text())
-    assert len(first["tactics"]) == 2 and first["status"] == "ok" and not first["cache_before"]
+    assert first["tactics"] and first["status"] == "ok" and not first["cache_before"]
+    if each_tensorrt != DEVICE:
+        assert len(first["tactics"]) == 2
     tables = [TacticTable.from_json(table) for table in first["tables"]]
     assert {table.key: table.chosen for table in tables} == first["tactics"]
     run(model, x(), ["y"], f"cache={place},strict=true,record={folder}")
@@ -61,7 +64,7 @@ def test_a_cache_is_kept_loaded_and_followed(each_tensorrt: str, tmp_path: Path)
     assert again["cache_before"] == again["tactics"] == first["tactics"] and not again["tables"]
 
 
-def test_a_pinned_tactic_is_used(new_tensorrt: None, tmp_path: Path) -> None:
+def test_a_pinned_tactic_is_used(any_tensorrt: str, tmp_path: Path) -> None:
     model, place, folder = net(tmp_path), tmp_path / "a.cache", tmp_path / "rec"
     run(model, x(), ["y"], f"editable=true,save_cache={place},record={folder}")
     table = TacticTable.from_json(json.loads((folder / "build.json").read_text())["tables"][0])
@@ -74,9 +77,15 @@ def test_a_pinned_tactic_is_used(new_tensorrt: None, tmp_path: Path) -> None:
     assert other.kernel in [layer["kernel"] for layer in found["layers"]]
 
 
-def test_caches_that_are_not_followed_are_invalid_probes(
-    new_tensorrt: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def refused(model: Path, options: str, status: str, folder: Path) -> None:
+    """A build that ends as an invalid probe, with this status in its record."""
+    with pytest.raises(EngineFailure) as failed:
+        run(model, x(), ["y"], f"{options},record={folder}")
+    assert cache_not_followed(str(failed.value)) and not builder_refused(str(failed.value)), str(failed.value)
+    assert json.loads((folder / "build.json").read_text())["status"] == status
+
+
+def test_caches_that_are_not_followed_are_invalid_probes(any_tensorrt: str, tmp_path: Path) -> None:
     model, place, folder = net(tmp_path), tmp_path / "a.cache", tmp_path / "rec"
     run(model, x(), ["y"], f"editable=true,save_cache={place},record={folder}")
     key = next(iter(json.loads((folder / "build.json").read_text())["tactics"]))
@@ -84,22 +93,23 @@ def test_caches_that_are_not_followed_are_invalid_probes(
     run(model, x(), ["y"], f"save_cache={plain}")
     rubbish.write_bytes(b"nothing of the kind")
 
-    def refused(options: str, status: str, of: Path = model) -> None:
-        with pytest.raises(EngineFailure) as failed:
-            run(of, x(), ["y"], f"{options},record={folder}")
-        assert cache_not_followed(str(failed.value)) and not builder_refused(str(failed.value)), str(failed.value)
-        assert json.loads((folder / "build.json").read_text())["status"] == status
-
-    refused(f"cache={rubbish}", "cache refused")
-    refused(f"cache={plain},strict=true", "cache refused")
-    refused(f"cache={place},strict=true,tf32=false", "cache miss")
+    refused(model, f"cache={rubbish}", "cache refused", folder)
+    refused(model, f"cache={plain},strict=true", "cache refused", folder)
+    refused(model, f"cache={place},strict=true,tf32=false", "cache miss", folder)
     for content, status in (({"0x" + "1" * 32: "0x5"}, "pin refused"), ({key: "0x1234567"}, "pin refused")):
         pins.write_text(json.dumps(content))
-        refused(f"cache={place},pins={pins}", status)
+        refused(model, f"cache={place},pins={pins}", status, folder)
+
+
+def test_caches_of_another_device_and_misses_that_slip_through(
+    new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, place, folder = net(tmp_path), tmp_path / "a.cache", tmp_path / "rec"
+    run(model, x(), ["y"], f"editable=true,save_cache={place},record={folder}")
     play(monkeypatch, tmp_path, misses_let_through=1)
-    refused(f"cache={place},strict=true,tf32=false", "cache miss")
+    refused(model, f"cache={place},strict=true,tf32=false", "cache miss", folder)
     play(monkeypatch, tmp_path, device="Another GPU")
-    refused(f"cache={place}", "cache refused")
+    refused(model, f"cache={place}", "cache refused", folder)
     run(model, x(), ["y"], f"cache={place},ignore_mismatch=true")
 
 
@@ -121,13 +131,17 @@ def test_a_cache_that_is_ignored_is_noticed(
 
 def test_routes(each_tensorrt: str, tmp_path: Path) -> None:
     model, folder = net(tmp_path), tmp_path / "rec"
-    if each_tensorrt == "10.16":
+    run(model, x(), ["y"], f"record={folder}")
+    if "IBuilderConfig.build_route" in json.loads((folder / "build.json").read_text())["lacking"]:
+        assert each_tensorrt != "11.4"
         with pytest.raises(EngineFailure, match=r"has no build routes; they exist since 11\.1"):
             run(model, x(), ["y"], "route=fc_act_fusion=off")
         return
+    if each_tensorrt == DEVICE:
+        return  # which knobs there are only the device can tell
     counts = []
-    for route in ("", "route=fc_act_fusion=off;kgen:fuse_pointwise=off"):
-        run(model, x(), ["y"], f"record={folder},{route}" if route else f"record={folder}")
+    for route in ("", ",route=fc_act_fusion=off;kgen:fuse_pointwise=off"):
+        run(model, x(), ["y"], f"record={folder}{route}")
         found = json.loads((folder / "build.json").read_text())
         counts.append(max(len(layer["nodes"]) for layer in found["layers"]))
         assert any(option["option"] == "-fc_act_fusion" for option in found["routes"]["tuner_options"])
@@ -136,7 +150,7 @@ def test_routes(each_tensorrt: str, tmp_path: Path) -> None:
         run(model, x(), ["y"], "route=no_such_knob=off")
 
 
-def test_an_engine_is_kept_and_found_again(new_tensorrt: None, tmp_path: Path) -> None:
+def test_an_engine_is_kept_and_found_again(any_tensorrt: str, tmp_path: Path) -> None:
     model, place, folder = net(tmp_path), tmp_path / "net.engine", tmp_path / "rec"
 
     def built(options: str = "") -> bool:

@@ -16,17 +16,8 @@ from surgeon_debug.runners.catalogue import make_engine
 from surgeon_debug.runners.tensorrt.model_source import node_titles
 from surgeon_debug.runners.tensorrt.parse import ParseIssue, Part
 from surgeon_debug.runners.tensorrt.partition import Partition
-from tests.simulated_tensorrt import PROFILES, installed
 from tests.simulated_tensorrt.models import model, weights
 from tests.simulated_tensorrt.plan import Fault, Plan, Where, write
-
-
-@pytest.fixture(params=PROFILES)
-def simulated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Processes that are started find a simulated TensorRT."""
-    monkeypatch.setenv("PYTHONPATH", str(installed(request.param)))
-    monkeypatch.syspath_prepend(str(installed(request.param)))
-    return str(request.param)
 
 
 def partly_refused(*, names: bool = True) -> onnx.ModelProto:
@@ -70,7 +61,7 @@ def refusal(proto: onnx.ModelProto, folder: Path) -> EngineFailure:
     return caught.value
 
 
-def test_all_refused_nodes_are_named_in_another_process_too(simulated: str, tmp_path: Path) -> None:
+def test_all_refused_nodes_are_named_in_another_process_too(each_tensorrt: str, tmp_path: Path) -> None:
     error = refusal(partly_refused(), tmp_path)
     assert error.nodes == ("det", "bits")
     assert "node det (Det) is refused with UNSUPPORTED_NODE" in error.what
@@ -78,18 +69,18 @@ def test_all_refused_nodes_are_named_in_another_process_too(simulated: str, tmp_
     assert "product to relu (2 nodes), unsqueeze to tanh (2 nodes), cast to add (2 nodes)" in error.hint
 
 
-def test_nodes_without_names_are_called_what_messages_call_them(simulated: str, tmp_path: Path) -> None:
+def test_nodes_without_names_are_called_what_messages_call_them(each_tensorrt: str, tmp_path: Path) -> None:
     assert refusal(partly_refused(names=False), tmp_path).nodes == ("Det(d)", "BitwiseNot(inverse)")
 
 
-def test_the_call_of_a_function_is_named_and_the_way_into_it(simulated: str, tmp_path: Path) -> None:
+def test_the_call_of_a_function_is_named_and_the_way_into_it(each_tensorrt: str, tmp_path: Path) -> None:
     error = refusal(in_function(), tmp_path)
     assert error.nodes == ("call",)
     assert "node deep (Det) in function Outer > Inner" in error.what
 
 
 @pytest.mark.parametrize("names", [True, False])
-def test_find_nodes_asks_the_engine_instead_of_cutting(simulated: str, names: bool) -> None:
+def test_find_nodes_asks_the_engine_instead_of_cutting(each_tensorrt: str, names: bool) -> None:
     found = find_nodes(partly_refused(names=names), target="tensorrt")
     assert found.outcome is FindOutcome.FOUND
     wanted = ["det", "bits"] if names else ["Det(d)", "BitwiseNot(inverse)"]
@@ -99,7 +90,7 @@ def test_find_nodes_asks_the_engine_instead_of_cutting(simulated: str, names: bo
     assert "surgeon extract" in found.advice
 
 
-def test_one_refused_node_takes_one_look_and_one_proof(simulated: str) -> None:
+def test_one_refused_node_takes_one_look_and_one_proof(each_tensorrt: str) -> None:
     proto = partly_refused()
     del proto.graph.node[5:]
     del proto.graph.input[1:]
@@ -110,7 +101,7 @@ def test_one_refused_node_takes_one_look_and_one_proof(simulated: str) -> None:
 
 
 def test_a_refusal_by_the_builder_names_the_nodes_of_the_layer(
-    simulated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    each_simulated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = Plan(faults=(Fault("build_none", where=Where(node="product")),))
     for name, value in write(plan, tmp_path / "plan.json").items():
@@ -139,7 +130,7 @@ def test_titles_are_read_without_onnx() -> None:
     assert node_titles(proto.SerializeToString()) == [(node.name, node.op_type) for node in proto.graph.node]
 
 
-def test_a_model_of_too_new_an_opset_is_told_how_to_go_back(simulated: str, tmp_path: Path) -> None:
+def test_a_model_of_too_new_an_opset_is_told_how_to_go_back(each_simulated: str, tmp_path: Path) -> None:
     proto = model(
         [helper.make_node("Neg", ["x"], ["y"], name="neg")],
         [("x", TensorProto.FLOAT, [2])],

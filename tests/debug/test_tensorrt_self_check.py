@@ -22,19 +22,7 @@ from surgeon_debug.runners.tensorrt.tactic_log import parse_tactic_log
 from surgeon_passes.errors import BadOptionError, EngineError, FileError
 from tests.debug.tensorrt_places import INSTALLED, VERSIONS, play
 from tests.simulated_tensorrt.plan import Fault, Where
-
-
-@pytest.fixture
-def newest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes that are started find the newest simulated TensorRT."""
-    monkeypatch.syspath_prepend(str(INSTALLED / VERSIONS[-1]))
-
-
-@pytest.fixture(params=VERSIONS)
-def each(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The same for each version, which it gives."""
-    monkeypatch.syspath_prepend(str(INSTALLED / request.param))
-    return str(request.param)
+from tests.tensorrt_engines import DEVICE
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +62,7 @@ def test_the_models_are_models(models: dict[str, Path]) -> None:
     ],
 )
 def test_answers_follow_the_traits(
-    newest: None,
+    new_tensorrt: str,
     models: dict[str, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -96,7 +84,7 @@ def test_what_a_version_lacks_is_an_answer(models: dict[str, Path], monkeypatch:
 
 
 def test_an_inspector_that_talks_rubbish_is_not_understood(
-    newest: None, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_tensorrt: str, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     play(monkeypatch, tmp_path, Fault("inspector_garbage"))
     found = asked(models, 2)
@@ -105,7 +93,12 @@ def test_an_inspector_that_talks_rubbish_is_not_understood(
 
 @pytest.mark.parametrize(("warns", "reply"), [(False, Reply.YES), (True, Reply.NO)])
 def test_the_cache_of_another_device(
-    newest: None, models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warns: bool, reply: Reply
+    new_tensorrt: str,
+    models: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    warns: bool,
+    reply: Reply,
 ) -> None:
     play(monkeypatch, tmp_path, device="Another GPU")
     with make_engine(f"tensorrt:editable=true,save_cache={tmp_path / 'other.cache'}", isolated=True) as engine:
@@ -114,10 +107,10 @@ def test_the_cache_of_another_device(
     assert asked(models, 5, f",foreign={tmp_path / 'other.cache'}").reply is reply
 
 
-def test_a_whole_check_and_its_record(each: str, tmp_path: Path) -> None:
+def test_a_whole_check_and_its_record(each_tensorrt: str, tmp_path: Path) -> None:
     place = tmp_path / "record.zip"
     found = check_tensorrt(record=place, models=(MLP, NONZERO), questions=(3, 7))
-    assert found.right and found.system["tensorrt"].startswith(each)
+    assert found.right and found.system["tensorrt"].startswith("" if each_tensorrt == DEVICE else each_tensorrt)
     assert [(model.name, model.verdict) for model in found.models] == [(MLP, "agree"), (NONZERO, "agree")]
     assert found.pin.followed and found.pin.key and found.pin.error is not None and found.pin.error < 1e-2
     document = read_record_file(place)
@@ -138,7 +131,7 @@ def test_a_whole_check_and_its_record(each: str, tmp_path: Path) -> None:
 
 
 def test_crashes_hangs_and_differences_are_findings(
-    newest: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     play(monkeypatch, tmp_path, Fault("build_crash", Where(node="scores")), Fault("wrong_values", Where(node="tanh")))
     found = check_tensorrt(models=(LOOP,), questions=(4,))
@@ -150,14 +143,14 @@ def test_crashes_hangs_and_differences_are_findings(
 
 
 def test_a_tactic_that_is_not_applied_is_a_finding(
-    newest: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     play(monkeypatch, tmp_path, Fault("cache_ignored"))
     found = check_tensorrt(models=(MLP,), questions=())
     assert found.pin.followed is False and not found.right
 
 
-def test_time_that_is_over_is_said(newest: None) -> None:
+def test_time_that_is_over_is_said(new_tensorrt: str) -> None:
     found = check_tensorrt(seconds=4, models=(MLP,), questions=(1,))
     assert found.models[0].verdict == "failed" and found.answers[0].seen == "the time was over"
 
@@ -179,13 +172,6 @@ def test_what_is_no_record_is_refused(tmp_path: Path) -> None:
             read_record_file(tmp_path / name)
 
 
-def test_there_are_eight_questions(newest: None, models: dict[str, Path]) -> None:
+def test_there_are_eight_questions(new_tensorrt: str, models: dict[str, Path]) -> None:
     with pytest.raises(BadOptionError, match="no question 9"):
         asked(models, 9)
-
-
-@pytest.mark.gpu
-def test_here() -> None:
-    pytest.importorskip("tensorrt")
-    found = check_tensorrt()
-    assert found.right, found.to_json()

@@ -12,6 +12,9 @@ import onnx
 import pytest
 
 from surgeon import cli
+from tests.tensorrt_engines import any_tensorrt, each_simulated, each_tensorrt, new_tensorrt
+
+__all__ = ["any_tensorrt", "each_simulated", "each_tensorrt", "new_tensorrt"]
 
 MODEL = """
 <ir_version: 8, opset_import: ["" : 17], producer_name: "hand">

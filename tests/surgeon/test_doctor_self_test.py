@@ -75,9 +75,7 @@ def test_the_page_says_all_of_it(right: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("version", VERSIONS)
-def test_all_of_it(surgeon: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
-    monkeypatch.syspath_prepend(str(INSTALLED / version))
+def test_all_of_it(surgeon: Callable[..., Said], each_tensorrt: str, tmp_path: Path) -> None:
     said = surgeon("doctor", "--self-test", "tensorrt", "--record", tmp_path / "here.zip", "--json")
     assert said.code == 0, said.err
     found = said.document

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,11 @@ from typing import Any
 import pytest
 
 from surgeon.report.long_list import print_rows
-from tests.debug.tensorrt_places import INSTALLED, net, play, saved
+from tests.debug.tensorrt_places import net, play, saved
 from tests.simulated_tensorrt.plan import Fault, Where
+from tests.tensorrt_engines import DEVICE
 
 Command = Callable[..., Any]
-
-
-@pytest.fixture
-def tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Engines of this test are the simulated TensorRT 11.4."""
-    monkeypatch.syspath_prepend(str(INSTALLED / "11.4"))
 
 
 def test_without_tensorrt_one_sentence_says_what_to_install(surgeon: Command, tmp_path: Path) -> None:
@@ -38,7 +34,7 @@ def test_without_tensorrt_one_sentence_says_what_to_install(surgeon: Command, tm
     assert not engine.exists()
 
 
-def test_without_a_gpu(surgeon: Command, tensorrt: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu(surgeon: Command, new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     play(monkeypatch, tmp_path, devices=0)
     said = surgeon("build", net(tmp_path), "-o", tmp_path / "a.engine")
     assert said.code == 2 and "finds no GPU that it can use here" in said.err and "nvidia-smi" in said.err
@@ -54,16 +50,16 @@ def test_types_are_no_flags(surgeon: Command, tmp_path: Path) -> None:
         assert said.code == 2 and f"{flag[2:]} is no flag but a rewrite" in said.err and advice in said.err
 
 
-def test_an_engine_is_built_inspected_and_left_as_it_is(surgeon: Command, tensorrt: None, tmp_path: Path) -> None:
+def test_an_engine_is_built_inspected_and_left_as_it_is(surgeon: Command, any_tensorrt: str, tmp_path: Path) -> None:
     model, engine = net(tmp_path), tmp_path / "a.engine"
     first = surgeon("build", model, "-o", engine, "--json")
     assert first.code == 0 and first.document["fresh"] and first.document["bytes"] == engine.stat().st_size
     said = surgeon("build", model, "-o", engine)
-    assert said.code == 0 and "was there already" in said.out and "TensorRT 11.4" in said.out
+    assert said.code == 0 and "was there already" in said.out and "TensorRT 1" in said.out
     told = surgeon("inspect", engine)
     assert told.code == 0 and "built from net.onnx" in told.out and "input  x (float32 2x8)" in told.out
     listed = surgeon("inspect", engine, "--layers").out
-    assert "/a, /b" in listed and "gemm" in listed
+    assert "/a" in listed and (any_tensorrt == DEVICE or ("/a, /b" in listed and "gemm" in listed))
     (tmp_path / "a.engine.json").unlink()  # then TensorRT itself is asked
     again = surgeon("inspect", engine)
     assert again.code == 0 and "input  x (float32 2x8)" in again.out and "built from" not in again.out
@@ -72,7 +68,7 @@ def test_an_engine_is_built_inspected_and_left_as_it_is(surgeon: Command, tensor
     assert broken.code == 2 and "cannot load the engine" in broken.err
 
 
-def test_sizes_that_nobody_gives(surgeon: Command, tensorrt: None, tmp_path: Path) -> None:
+def test_sizes_that_nobody_gives(surgeon: Command, any_tensorrt: str, tmp_path: Path) -> None:
     text = '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 4] x) => (float[N, 4] y) { y = Neg (x) }'
     model, engine = saved(tmp_path, text), tmp_path / "a.engine"
     said = surgeon("build", model, "-o", engine)
@@ -83,24 +79,22 @@ def test_sizes_that_nobody_gives(surgeon: Command, tensorrt: None, tmp_path: Pat
     assert said.code == 0 and "input x: from, best and to 1x4, 2x4, 8x4" in said.out
 
 
-def test_a_pinned_build_follows_its_cache_or_is_refused(
-    surgeon: Command, tensorrt: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pinned_build_follows_its_cache_or_is_refused(surgeon: Command, any_tensorrt: str, tmp_path: Path) -> None:
     model, engine, cache = net(tmp_path), tmp_path / "a.engine", tmp_path / "a.cache"
     assert surgeon("build", model, "-o", engine, "--pin").code == 2
     assert "does not exist" in surgeon("build", model, "-o", engine, "--pin", "--timing-cache", cache).err
     said = surgeon("build", model, "-o", engine, "--timing-cache", cache)
-    assert said.code == 0 and "2 tactics, 2 of them timed now" in said.out
+    assert said.code == 0 and re.search(r"(\d+) tactics, \1 of them timed now", said.out)
     content = cache.read_bytes()
     said = surgeon("build", model, "-o", tmp_path / "b.engine", "--timing-cache", cache, "--pin")
-    assert said.code == 0 and "all 2 tactics are those of the timing cache" in said.out
+    assert said.code == 0 and re.search(r"all \d+ tactics are those of the timing cache", said.out)
     drifts = surgeon("build", model, "-o", tmp_path / "c.engine", "--timing-cache", cache, "--pin", "--no-tf32")
     assert drifts.code == 2 and "the timing cache was not followed: cache miss" in drifts.err
     assert cache.read_bytes() == content and not (tmp_path / "c.engine").exists()
 
 
 def test_two_caches_are_compared_by_op_and_kernel(
-    surgeon: Command, tensorrt: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    surgeon: Command, new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, caches = net(tmp_path), [tmp_path / "a.cache", tmp_path / "b.cache"]
     for seed, cache in zip((0, 3), caches, strict=True):
@@ -161,7 +155,7 @@ def test_ten_thousand_layers_and_tactics(surgeon: Command, tmp_path: Path) -> No
     assert (said["changed"][0]["before_kernel"], said["changed"][0]["after_kernel"]) == ("fast", "slow")
 
 
-def test_three_engines_in_one_table(surgeon: Command, tensorrt: None, tmp_path: Path) -> None:
+def test_three_engines_in_one_table(surgeon: Command, any_tensorrt: str, tmp_path: Path) -> None:
     arguments = ("--seconds", "0.05", "--warmup", "0.01", "--runs", "3", "--streams", "2", "--layers")
     (tmp_path / "mine.py").write_text(
         "class Mine:\n    def prepare(self, model, outputs): raise OSError('no way')\n    def run(self, feeds): ...\n"
@@ -175,14 +169,14 @@ def test_three_engines_in_one_table(surgeon: Command, tensorrt: None, tmp_path: 
     assert 0 < trt["least"] <= trt["percentiles"]["p50"] <= trt["percentiles"]["p99"] <= trt["most"]
     for result in (ort, trt):
         assert result["layers"] and all(row["seconds"] > 0 for row in result["layers"])
-    assert "/a_myl0_0" in [row["layer"] for row in trt["layers"]]
+    assert any_tensorrt == DEVICE or "/a_myl0_0" in [row["layer"] for row in trt["layers"]]
     failed = said.document["failed"][0]
     assert failed["runner"] == mine and "no way" in failed["reason"]
     assert surgeon("bench", net(tmp_path), "--runner", mine, *arguments).code == 2
 
 
 def test_the_ladder_says_that_looking_heals(
-    surgeon: Command, tensorrt: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    surgeon: Command, new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fault = Fault("wrong_values", Where(node="/c"), fused_with=("/d",), amount=0.2)
     play(monkeypatch, tmp_path, fault, hidden_share=0.0)
