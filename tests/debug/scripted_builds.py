@@ -116,11 +116,12 @@ class ScriptedBuilds:
         self._runs += 1
         x = np.asarray(feeds["x"]).copy()
         for fault in self._faults("wrong", "nan", "crash"):
+            place = self._script.faults.index(fault)
             if self._runs % fault.every:
                 continue
             if fault.effect == "crash":
                 raise EngineFailure("it crashed, ended by SIGSEGV", ending=Ending.CRASHED)
-            x += np.nan if fault.effect == "nan" else 1.0
+            x += np.nan if fault.effect == "nan" else 1.0 + 0.5 * place
         return {"y": x}
 
     def close(self) -> None:

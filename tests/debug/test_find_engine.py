@@ -86,6 +86,34 @@ def test_a_bad_kernel_is_named_and_avoided(
     assert [m.key for m in again.culprits[0].members] == [m.key for m in one.members]
 
 
+@pytest.mark.parametrize("version", ["10.16", "11.4"])
+def test_what_no_tactic_changes_is_said_after_a_census(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    """Kernels of both orders of channels, so that each round gives neighbours keys that no build has had."""
+    path = tmp_path / "strided.onnx"
+    proto = network("strided", 2, 10)
+    onnx.save(proto, path)
+    node = [node.name for node in proto.graph.node if node.op_type == "Conv"][5]
+    installed(monkeypatch, version)
+    play(monkeypatch, tmp_path, Fault("wrong_values", Where(node=node), amount=1.0))
+    found = find_tactic(Question(path), builder=here)
+    assert found.keys == 24
+    assert found.outcome is FindOutcome.UNDECIDED
+    assert "not a tactic (or several at once)" in found.reason
+    assert found.coverage is not None
+    assert found.coverage.failing >= 0.9 * found.coverage.tactics
+    most = 8  # tactics of a key
+    assert found.builds <= most + 1
+    # One kernel of it: the same model, and no more builds than for a model of one format.
+    installed(monkeypatch, version)
+    play(monkeypatch, tmp_path, Fault("wrong_values", Where(node=node, rank=0), amount=1.0))
+    named = find_tactic(Question(path), builder=here)
+    (one,) = named.culprits
+    assert node in one.members[0].nodes
+    assert named.builds <= most + 1 + named.differing.bit_length() + 2
+
+
 def test_a_bad_fusion_is_named_by_knob_and_by_output(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,6 +107,24 @@ def test_rounds_that_all_fail_are_not_the_end(tmp_path: Path) -> None:
     faults = (bad((2, 0)), bad((5, 1)), bad((9, 2)))
     found = search(tmp_path, ScriptedBuilder((3,) * 12, faults))
     assert {(key_of(2), hash_of(2, 0))} in named(found)
+    assert builds_of(found, "record", "replay", "census") <= 3 + 1
+    assert builds_of(found, "guesses") <= 16
+
+
+def test_tactics_that_mask_each_other_are_found_within_the_bound(tmp_path: Path) -> None:
+    draw = random.Random(5)
+    missed = 0
+    for _ in range(40):
+        counts = tuple(draw.randint(2, 4) for _ in range(draw.randint(3, 20)))
+        one, two = draw.sample(range(len(counts)), 2)
+        # The second tactic is bad in the round that is free of the first.
+        faults = (bad((one, 0)), *(bad((two, tactic)) for tactic in range(1, counts[two])))
+        found = search(tmp_path, ScriptedBuilder(counts, faults))
+        rounds = max(counts)
+        assert found.builds <= rounds + 1 + 16 + 2 * (len(counts).bit_length() + 2) + 2
+        assert named(found) in ([{(key_of(one), hash_of(one, 0))}], [])
+        missed += not found.culprits
+    assert missed <= 2
 
 
 @pytest.mark.parametrize("every", [2, 3])
@@ -138,14 +156,25 @@ def test_a_build_that_does_not_replay_is_refused_by_the_keys(tmp_path: Path) -> 
     assert found.builds == 2
 
 
-def test_what_is_no_tactic_accuses_nobody(tmp_path: Path) -> None:
-    found = search(tmp_path, ScriptedBuilder((3,) * 6, (Fault(frozenset()),)))
+@pytest.mark.parametrize(("effect", "more"), [("wrong", 0), ("nan", 3), ("crash", 3)])
+@pytest.mark.parametrize(("tactics", "keys"), [(2, 1), (3, 6), (8, 24)])
+def test_what_is_no_tactic_is_said_early(tmp_path: Path, effect: str, more: int, tactics: int, keys: int) -> None:
+    found = search(tmp_path, ScriptedBuilder((tactics,) * keys, (Fault(frozenset(), effect),)))
     assert found.outcome is FindOutcome.UNDECIDED
     assert not found.culprits
-    assert "find fusion" in found.advice
-    with_good = search(tmp_path, ScriptedBuilder((3,) * 6, (Fault(frozenset()),)), good=(1,) * 6)
-    assert with_good.outcome is FindOutcome.UNDECIDED
-    assert not with_good.culprits
+    assert found.reason.startswith("no choice of tactics that was tried makes it right")
+    assert "not a tactic (or several at once)" in found.reason
+    assert "find auto" in found.advice
+    assert "find nodes" in found.advice
+    assert found.coverage is not None
+    assert found.coverage.failing == tactics * keys
+    assert found.builds <= tactics + 1 + more
+
+
+def test_a_good_build_that_fails_as_well_accuses_nobody(tmp_path: Path) -> None:
+    found = search(tmp_path, ScriptedBuilder((3,) * 6, (Fault(frozenset()),)), good=(1,) * 6)
+    assert found.outcome is FindOutcome.UNDECIDED
+    assert not found.culprits
 
 
 def test_a_build_that_is_right_is_left_alone(tmp_path: Path) -> None:

@@ -29,6 +29,9 @@ class Wish:
     """The op of each pinned key: if it gets another key, its tactic is to be the same."""
     strict: bool = False
     """Whether a build that has to time anything is to fail."""
+    exact: bool = True
+    """Whether ops that get new keys beside other tactics are to be built again until they have the tactics wanted of
+    them; False takes what the builder chose for them, if it is known."""
     shown: tuple[str, ...] = ()
     """Tensors inside the model that are made outputs of the engine."""
 
@@ -178,6 +181,32 @@ def under_new_keys(wish: Wish, record: BuildRecord) -> Wish:
         if table.key in found and table.row(hash_) is not None:
             found[table.key] = hash_
     return dataclasses.replace(wish, cache=record.cache, pins={**pins, **found})
+
+
+def chosen_instead(wish: Wish, record: BuildRecord) -> dict[str, str] | None:
+    """What ops that got new keys in a build were given instead of the tactics wanted of them.
+
+    Args:
+        wish: What was asked for.
+        record: The build; its tables tell what the keys that are new stand for.
+
+    Returns:
+        The hash by the key that was pinned; None if not every new key is known to be of one of the ops.
+    """
+    pins = wish.pins or {}
+    counts = collections.Counter(wish.ops.values())
+    keys = {op: key for key, op in wish.ops.items() if counts[op] == 1}
+    told = {table.key: table.op for table in record.tables}
+    found = {}
+    for key, hash_ in record.tactics.items():
+        if key in pins:
+            continue
+        old = keys.get(told.get(key, ""))
+        if old is None:
+            return None
+        if hash_ != pins[old]:
+            found[old] = hash_
+    return found
 
 
 class BuildRefused(Exception):  # noqa: N818  (an outcome of a trial, not an error of ours)

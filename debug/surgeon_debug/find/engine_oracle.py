@@ -20,8 +20,8 @@ from surgeon_debug.find.engine_builds import (
     BuildRecord,
     BuildRefused,
     Builds,
-    EngineLayer,
     Wish,
+    chosen_instead,
     under_new_keys,
 )
 from surgeon_debug.find.oracle import FailureKind, Signature, TrialRecord
@@ -29,7 +29,6 @@ from surgeon_debug.find.signature import of_error, of_outputs
 from surgeon_debug.layer_plan import Layer, plan_layers
 from surgeon_debug.limits import Limits
 from surgeon_debug.pairing import output_names
-from surgeon_debug.runners.tensorrt.tactic_tables import KeyTactics
 from surgeon_debug.user_functions import Postprocess
 from surgeon_debug.values import Value
 from surgeon_debug.whole_run import OutputRules, WholeOutputs
@@ -67,6 +66,8 @@ class _Open:
     """What a spec holds in this process."""
 
     layers: Mapping[str, Layer] | None = None
+    richer: BuildRecord | None = None
+    """A build whose cache has keys that ops get beside other tactics."""
     lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
 
@@ -149,6 +150,18 @@ class EngineSpec:
             layers = self._open.layers
         return OutputRules(layers, self.limits, (precision,) if precision else ())
 
+    @property
+    def richer(self) -> BuildRecord | None:
+        """The last build whose cache has keys that ops get beside other tactics; None if there was none."""
+        return self._open.richer
+
+    def learn(self, record: BuildRecord) -> None:
+        """Remember keys that came anew, so that the next build need not time them again."""
+        with self._open.lock:
+            known = self._open.richer.tables if self._open.richer is not None else ()
+            tables = {table.key: table for table in (*known, *record.tables)}
+            self._open.richer = dataclasses.replace(record, tables=tuple(tables.values()), layers=())
+
     def make(self) -> EngineOracle:
         """An oracle with a builder of its own."""
         return EngineOracle(self, self.builder.make())
@@ -165,7 +178,6 @@ class EngineOracle:
     def __init__(self, spec: EngineSpec, builds: Builds) -> None:
         self._spec, self._builds = spec, builds
         self._names = output_names(load(spec.model, allow_external=spec.allow_external))
-        self._richer: BuildRecord | None = None  # a build whose cache has keys that ops get beside other tactics
 
     def close(self) -> None:
         """Let go of the engine."""
@@ -179,19 +191,14 @@ class EngineOracle:
         """Make a trial; see :class:`surgeon_debug.find.oracle.Oracle`.
 
         The payload tells ``failed`` of ``runs`` runs, ``milliseconds`` of a run, ``cache``, and as far as there is
-        something to tell ``moved`` keys and the ``record``.
+        something to tell ``moved`` keys, the ``record``, and the tactics that keys had ``instead`` of those wanted.
         """
         started = time.monotonic()
-        wish = self._spec.dimension.wish(elements)
-        record, unresolved, moved, builds = self._build(wish)
-        payload: dict[str, Any] = {"moved": list(moved)} if moved else {}
-        if record is not None and self._spec.dimension.keeps:
-            payload["record"] = record.to_json()
-        if record is not None and record.cache:
-            payload["cache"] = record.cache
-        if record is None or unresolved:
+        made = self._build(self._spec.dimension.wish(elements))
+        payload = self._payload(made)
+        if made.record is None or made.unresolved:
             seconds = time.monotonic() - started
-            return TrialRecord(None, unresolved, seconds=seconds, builds=builds, payload=payload)
+            return TrialRecord(None, made.unresolved, seconds=seconds, builds=made.builds, payload=payload)
         seen = self._run()
         payload |= {"failed": seen.failed, "runs": seen.runs}
         if seen.milliseconds:
@@ -203,45 +210,54 @@ class EngineOracle:
             seen.words,
             seen.error,
             seconds,
-            builds,
+            made.builds,
             seen.runs * len(self._spec.feeds),
             0,
             payload,
         )
 
-    def _build(self, wish: Wish) -> tuple[BuildRecord | None, str, tuple[str, ...], int]:
-        """The record, why nobody can tell, keys that moved, and how many builds it took.
+    def _payload(self, made: _Made) -> dict[str, Any]:
+        payload: dict[str, Any] = {"moved": list(made.moved)} if made.moved else {}
+        if made.record is not None and self._spec.dimension.keeps:
+            payload["record"] = made.record.to_json()
+        if made.record is not None and made.record.cache:
+            payload["cache"] = made.record.cache
+        if made.instead:
+            payload["instead"] = dict(made.instead)
+        return payload
 
-        A tactic that wants another format makes neighbours be timed, which a strict build refuses. They may be, if they
-        then get the tactics they were to have, and nothing moves that was asked for.
+    def _build(self, wish: Wish) -> _Made:
+        """Build until the engine is what was wished for.
+
+        A tactic that wants another format gives neighbours other keys, which are timed anew. So the engine is built
+        again with the tactics that were wanted under these keys too, unless any known ones will do.
         """
         builds, rounds = 0, 0
-        if wish.pins is not None and self._richer is not None:
-            wish = under_new_keys(wish, self._richer)
+        if wish.pins is not None and self._spec.richer is not None:
+            wish = under_new_keys(wish, self._spec.richer)
+        instead: Mapping[str, str] = {}
         while True:
             builds += 1
             try:
                 record = self._builds.build(wish)
             except BuildRefused as error:
                 if not (error.missed and wish.strict):
-                    return None, error.reason, (), builds
+                    return _Made(None, builds, error.reason)
                 wish = dataclasses.replace(wish, strict=False)
                 continue
             if wish.strict or wish.pins is None or not record.cache or record.tactics.keys() <= wish.pins.keys():
                 break
-            self._learn(record)
-            again = under_new_keys(wish, self._richer or record)
+            self._spec.learn(record)
+            found = None if wish.exact else chosen_instead(wish, record)
+            if found is not None:
+                instead = found
+                break
+            again = under_new_keys(wish, self._spec.richer or record)
             if rounds == _ROUNDS or all(record.tactics.get(key) == hash_ for key, hash_ in (again.pins or {}).items()):
                 break
             wish, rounds = again, rounds + 1
         objection, moved = self._spec.dimension.objection(wish, record)
-        return record, objection, moved, builds
-
-    def _learn(self, record: BuildRecord) -> None:
-        """Remember keys that came anew, so that the next build need not time them again."""
-        known = self._richer.tables if self._richer is not None else ()
-        tables = {table.key: table for table in (*known, *record.tables)}
-        self._richer = dataclasses.replace(record, tables=tuple(tables.values()), layers=())
+        return _Made(record, builds, objection, moved, instead)
 
     def _run(self) -> _Seen:
         """Run the engine as often as is wanted."""
@@ -285,6 +301,21 @@ class EngineOracle:
         return of_outputs(watch.results(spec.truth[0]))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Made:
+    """What a wish came to."""
+
+    record: BuildRecord | None
+    """The last build; None if there is no engine."""
+    builds: int
+    unresolved: str = ""
+    """Why nobody can tell what such an engine computes; empty if somebody can."""
+    moved: tuple[str, ...] = ()
+    """Keys that show it."""
+    instead: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Tactics that keys had instead of those wanted."""
+
+
 @dataclasses.dataclass
 class _Seen:
     """What some runs of an engine came to."""
@@ -302,34 +333,3 @@ class _Seen:
             self.signature, self.words = self.signature or signature, self.words or words
         if error is not None and (self.error is None or error > self.error):
             self.error = error
-
-
-def kernels_disagree(record: BuildRecord, wanted: Mapping[str, KeyTactics]) -> list[str]:
-    """Keys whose layer runs another kernel of the same table than the one that the cache names.
-
-    What the engine does not tell, and names that stand in no table, prove nothing.
-
-    Args:
-        record: The build.
-        wanted: What is wanted of each key.
-    """
-    telling = [layer for layer in record.layers if layer.nodes and (layer.kernel or layer.hash)]
-    holders: dict[str, list[int]] = {}
-    for index, layer in enumerate(telling):
-        for node in layer.nodes:
-            holders.setdefault(node, []).append(index)
-    wrong = []
-    for key, tactics in wanted.items():
-        places = [set(holders.get(node, ())) for node in tactics.nodes]
-        running = [telling[index] for index in set.intersection(*places)] if places else []
-        if running and all(_another(layer, tactics) for layer in running):
-            wrong.append(key)
-    return wrong
-
-
-def _another(layer: EngineLayer, tactics: KeyTactics) -> bool:
-    """Whether a layer is seen to run another tactic of the same table."""
-    if layer.hash:
-        return layer.hash != tactics.chosen and any(row.hash == layer.hash for row in tactics.rows)
-    right = tactics.kernel(tactics.chosen)
-    return bool(right) and layer.kernel != right and any(row.kernel == layer.kernel for row in tactics.rows)

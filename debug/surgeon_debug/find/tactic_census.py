@@ -66,11 +66,14 @@ class Census:
         return max((len(order) for order in self.orders.values()), default=1)
 
     def round(self, number: int) -> dict[str, str]:
-        """The assignment of a round."""
+        """The assignment of a round: what was shown already gives way to what was not."""
+        shown = self._clean | self._failing
         found = {}
         for key, order in self.orders.items():
             usable = [hash_ for hash_ in order if (key, hash_) not in self.unusable] or order[:1]
             found[key] = usable[min(number, len(usable) - 1)]
+            if (key, found[key]) in shown:
+                found[key] = next((hash_ for hash_ in usable if (key, hash_) not in shown), found[key])
         return found
 
     def guess(self, seed: int) -> dict[str, str]:

@@ -7,8 +7,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from surgeon_debug.find.engine_builds import BuildRecord, Wish
-from surgeon_debug.find.engine_oracle import kernels_disagree
+from surgeon_debug.find.engine_builds import BuildRecord, Wish, chosen_instead
+from surgeon_debug.find.engine_kernels import kernels_disagree
 from surgeon_debug.runners.tensorrt.tactic_tables import KeyTactics
 
 _EDITABLE = (("editable", "true"),)
@@ -58,6 +58,10 @@ class Pinned:
     """What each element pins; of two of one key the later counts."""
     keeps: bool = False
     """Whether the record of each build is to be kept with its trial."""
+    strict: bool = False
+    """Whether a build that has to time anything is to fail."""
+    exact: bool = True
+    """Whether ops that get other keys beside the pinned tactics are to be pinned under these, too."""
 
     def assigned(self, elements: frozenset[int]) -> dict[str, str]:
         """The tactic of every key."""
@@ -67,9 +71,10 @@ class Pinned:
         return found
 
     def wish(self, elements: frozenset[int]) -> Wish:
-        """Build with every key pinned, and fail if anything has to be timed."""
+        """Build with every key pinned."""
         ops = {key: tactics.op for key, tactics in self.base.items() if tactics.op}
-        return Wish(_EDITABLE, self.cache, self.assigned(elements), ops, strict=True)
+        pins = self.assigned(elements)
+        return Wish(_EDITABLE, self.cache, pins, ops, strict=self.strict, exact=self.exact)
 
     def objection(self, wish: Wish, record: BuildRecord) -> tuple[str, tuple[str, ...]]:
         """Why the engine does not have just these tactics."""
@@ -81,7 +86,8 @@ class Pinned:
         new = [key for key in record.tactics if key not in wanted] if wish.strict else []
         if new:
             return f"{len(new)} keys are new after the build, {self._title(new[0])} for one", tuple(new)
-        kept = {k: dataclasses.replace(tactics, chosen=wanted[k]) for k, tactics in self.base.items()}
+        running = dict(wanted) if wish.exact else {**wanted, **(chosen_instead(wish, record) or {})}
+        kept = {k: dataclasses.replace(tactics, chosen=running[k]) for k, tactics in self.base.items()}
         wrong = kernels_disagree(record, kept)
         if wrong:
             return f"the engine runs another kernel than was pinned for {self._title(wrong[0])}", tuple(wrong)
@@ -89,7 +95,8 @@ class Pinned:
 
     def facts(self) -> str:
         """What builds depend on."""
-        text = json.dumps([sorted(self.assigned(frozenset()).items()), [[p.key, p.hash] for p in self.pins]])
+        pins = [[pin.key, pin.hash] for pin in self.pins]
+        text = json.dumps([self.strict, self.exact, sorted(self.assigned(frozenset()).items()), pins])
         return f"pinned {hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"
 
     def _title(self, key: str) -> str:

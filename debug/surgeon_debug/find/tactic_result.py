@@ -25,6 +25,8 @@ class TacticTrail:
     culprits: list[TacticCulprit] = dataclasses.field(default_factory=list)
     coverage: Coverage | None = None
     census: Census | None = None
+    alike: bool = False
+    """Whether all builds of the census fail with the same error."""
     differing: int = 0
     moved: tuple[str, ...] = ()
     nothing: str = ""

@@ -1,11 +1,22 @@
-"""Carries out a census of tactics: round after round until a build is right, or all of them."""
+"""Carries out a census of tactics: round after round until a build is right, or all of them.
+
+With K tactics of the key that has most, the rounds are K - 1 builds; with the recorded build and its replay K + 1. One
+more is only made where a tactic's format gives neighbours keys that cannot be told apart, and log2 of the keys and one
+for each tactic with which nothing can be built, of which four are looked for.
+
+If all rounds fail, what is left are tactics that mask each other. Where the error is the same in all of them (or the
+engine delivers no numbers in any), the fault is there whatever is chosen: then nothing more is tried (or three more).
+Otherwise up to sixteen other assignments are.
+"""
 
 from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from surgeon_debug.find.engine_trials import Recorded
+from surgeon_debug.find.oracle import FailureKind, TrialRecord
 from surgeon_debug.find.tactic_census import Census
 from surgeon_debug.find.tactic_pins import Pin, Pinned
 from surgeon_debug.find.trials import Trials
@@ -13,9 +24,11 @@ from surgeon_debug.search.bisect import PrefixBisect
 from surgeon_debug.search.trial import Outcome
 from surgeon_debug.search.turned import UNRESOLVED, Turned
 
-_GUESSES = 8
-_AVOIDED = 8  # kernels that are left out of a build, one after the other
-_OFFENDERS = 4  # tactics found in one round with which nothing can be built
+_GUESSES = 12
+_AVOIDED = 4  # guesses that avoid the kernels that were in most builds that fail
+_AVOIDED_ALIKE = 3  # of them, where all builds fail alike without numbers: one kernel may be bad in many places
+_ALIKE = 0.05  # by how much of the largest error those of one and the same fault may differ, which rounding explains
+_OFFENDERS = 4  # tactics with which nothing can be built that are looked for
 _HOPELESS = 2  # tactics in a row that cannot even be pinned alone, after which it is no tactic's fault
 
 Assignment = Mapping[str, str]
@@ -39,7 +52,8 @@ class Rounds:
         """Assignments that fail."""
         self.hopeless = ""
         """Why no assignment at all can be tried, as a phrase; empty if one can."""
-        self._in_a_row = 0
+        self._in_a_row = self._offenders = 0
+        self._seen: list[TrialRecord] = []  # builds that fail
 
     def elements(self, assignment: Assignment) -> frozenset[int]:
         """The elements that make an assignment."""
@@ -62,56 +76,87 @@ class Rounds:
                     break
             step.words = self.census.coverage().words
 
-    def go_on(self) -> None:
-        """Try assignments that are no rounds: without the kernels that were chosen most, then any.
+    def go_on(self, recorded: Recorded, chosen: Assignment) -> bool:
+        """Try assignments that are no rounds: without the kernels that were in most builds that fail, then any.
 
         Rounds all fail if several tactics are bad, or one kernel is that serves many keys.
+
+        Args:
+            recorded: The build that fails.
+            chosen: Its assignment.
+
+        Returns:
+            Whether anything was to be tried: not if all builds have the same error.
+
+        Raises:
+            SearchStopped: The budget is spent.
         """
+        guesses = self._guesses_left([recorded.trial, *self._seen])
+        if not guesses:
+            return False
         with self._trials.step("guesses") as step:
             tried = 0
-            for assignment in self._guesses():
-                if not self.census.changed(assignment):
-                    continue
-                tried += 1
-                if self._try(assignment) is Outcome.CLEAN:
-                    break
+            for number in range(guesses):
+                avoids = number < _AVOIDED
+                assignment = self._avoiding(chosen) if avoids else self.census.guess(number - _AVOIDED)
+                if self.census.changed(assignment):
+                    tried += 1
+                    if self._try(assignment) is Outcome.CLEAN:
+                        break
             state = "the last is right" if self.right is not None else "none is right"
             step.words = f"{tried} other assignments, {state}"
+        return True
 
-    def _guesses(self) -> list[Assignment]:
+    @staticmethod
+    def _guesses_left(seen: Sequence[TrialRecord]) -> int:
+        """How many more assignments are worth a try after these failures."""
+        kinds = {one.signature.kind for one in seen if one.signature is not None}
+        if len(kinds) != 1:
+            return _AVOIDED + _GUESSES
+        if kinds != {FailureKind.WRONG_NUMBERS}:
+            return _AVOIDED_ALIKE
+        errors = [math.inf if one.error is None else one.error for one in seen]
+        return 0 if max(errors) - min(errors) <= _ALIKE * max(errors) else _AVOIDED + _GUESSES
+
+    def _avoiding(self, chosen: Assignment) -> dict[str, str]:
+        """Of every key the tactic whose kernel was in fewest builds that fail."""
         base = self._dimension.base
-        counts = collections.Counter(tactics.kernel(tactics.chosen) for tactics in base.values())
-        kernels = [kernel for kernel, _ in counts.most_common(_AVOIDED + 1) if kernel][:_AVOIDED]
-        return [*(self._avoiding(kernel) for kernel in kernels), *map(self.census.guess, range(_GUESSES))]
-
-    def _avoiding(self, kernel: str) -> dict[str, str]:
-        """The recorded assignment without one kernel."""
+        guilt: collections.Counter[str] = collections.Counter()
+        for failing in (chosen, *self.failing):
+            guilt.update({base[key].kernel(hash_) for key, hash_ in failing.items()})
         found = {}
-        for key, tactics in self._dimension.base.items():
-            usable = [h for h in self.census.orders[key] if (key, h) not in self.census.unusable]
-            found[key] = next((h for h in usable if tactics.kernel(h) != kernel), tactics.chosen)
+        for key, order in self.census.orders.items():
+            usable = [hash_ for hash_ in order if (key, hash_) not in self.census.unusable] or order[:1]
+            found[key] = min(usable, key=lambda hash_: guilt[base[key].kernel(hash_)])
         return found
 
     def _round(self, number: int) -> None:
-        for _ in range(_OFFENDERS):
+        while True:
             assignment = self.census.round(number)
             elements = self.elements(assignment)
             if not elements or self._try(assignment) is not Outcome.UNRESOLVED:
                 return
-            if not self._forbid(elements) or self.hopeless:
+            if self._offenders == _OFFENDERS or not self._forbid(elements) or self.hopeless:
                 return
 
     def _try(self, assignment: Assignment) -> Outcome:
-        outcome = self._trials.ask(self.elements(assignment))
+        elements = self.elements(assignment)
+        outcome = self._trials.ask(elements)
+        made = self._trials.remember.recall(elements, 0)
+        if made is not None:  # neighbours of another format may have got tactics that nobody asked for
+            assignment = {**assignment, **made.payload.get("instead", {})}
         self.census.note(assignment, outcome)
         if outcome is Outcome.CLEAN and self.right is None:
             self.right = assignment
         elif outcome is Outcome.REPRODUCES:
             self.failing.append(assignment)
+            if made is not None:
+                self._seen.append(made)
         return outcome
 
     def _forbid(self, elements: frozenset[int]) -> bool:
         """Find the tactic with which nothing can be built; whether that came to something."""
+        self._offenders += 1
         order = sorted(elements)
         if len(order) > 1:
             answer = self._trials.search(Turned(PrefixBisect(order), UNRESOLVED))
@@ -128,13 +173,3 @@ class Rounds:
             self.hopeless = why
         self.census.forbid([(pin.key, pin.hash)], why)
         return True
-
-    @property
-    def worst(self) -> int:
-        """Builds that a census takes at most if all can be made, with the recorded one and its replay."""
-        return self.census.rounds + 1
-
-    @staticmethod
-    def search_builds(differing: int) -> int:
-        """Builds that one culprit among so many tactics takes at most."""
-        return math.ceil(math.log2(differing)) + 2 if differing > 1 else 2

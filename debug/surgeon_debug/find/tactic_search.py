@@ -21,6 +21,7 @@ from surgeon_debug.journal import Journal
 from surgeon_debug.runners.tensorrt.tactic_tables import KeyTactics, by_key, diff_tactics
 from surgeon_debug.search.trial import Outcome
 
+_NO_TACTIC = "it is not a tactic (or several at once)"
 _MOVED = 20  # keys that are named where a build does not replay
 
 
@@ -114,7 +115,7 @@ class TacticSearch:
     def _replays(self, trials: EngineTrials, seen: Recorded) -> bool:
         """Whether the same cache makes the same engine; all else rests on that."""
         trail = self._trail
-        again = Pinned(seen.record.cache, trail.base)
+        again = Pinned(seen.record.cache, trail.base, strict=True)
         with trials.along(again, against=seen, lanes=1) as made, made.step("replay") as step:
             found = trials.record(made)
             moved = tuple(found.payload.get("moved", ()))
@@ -176,7 +177,7 @@ class TacticSearch:
         trail = self._trail
         census = trail.census = Census(trail.base)
         pins = tuple(Pin(key, hash_) for key, order in census.orders.items() for hash_ in order[1:])
-        dimension = Pinned(seen.record.cache, trail.base, pins)
+        dimension = Pinned(seen.record.cache, trail.base, pins, exact=False)
         recorded_choice = _chosen(trail.base)
         census.note(recorded_choice, _outcome(seen))
         with trials.along(dimension, against=seen) as made:
@@ -184,7 +185,7 @@ class TacticSearch:
             try:
                 rounds.take(every=self._every)
                 if rounds.right is None and not rounds.hopeless and seen.signature is not None and census.rounds > 1:
-                    rounds.go_on()
+                    trail.alike = not rounds.go_on(seen, recorded_choice)
             finally:
                 trail.coverage = census.coverage()
         if seen.signature is not None:
@@ -206,10 +207,12 @@ class TacticSearch:
         if seen.signature is None:
             trail.nothing = f"no tactic was seen to fail: {census.coverage().words}"
             return
-        trail.undecided = "the build fails whatever tactics it is given"
+        same = ", and the error is the same with all" if trail.alike else ""
+        trail.undecided = f"no choice of tactics that was tried makes it right{same}: {_NO_TACTIC}"
+        trail.advice = "see with surgeon find auto what else it is, or which nodes are to blame with surgeon find nodes"
         if census.rounds == 1:
             trail.undecided = "no op was seen to have a second tactic, so there is nothing to choose"
-        trail.advice = "it is hardly a tactic: try surgeon find fusion, or surgeon find nodes"
+            trail.advice = "see with surgeon find auto what it is, or with surgeon find nodes which nodes are to blame"
 
     def _hunt_all(self, trials: EngineTrials, seen: Recorded, rounds: Rounds) -> None:
         assert rounds.right is not None

@@ -74,7 +74,7 @@ def variants_of(seen: Recorded, tensors: Sequence[str]) -> Variants:
     census = Census(by_key(record.tables, record.tactics))
     for lever, number in ((Lever.TACTICS, 1), (Lever.MORE_TACTICS, 2)):
         if number < census.rounds and record.cache:
-            found.append(Variant(lever, Wish((_EDITABLE,), record.cache, census.round(number), strict=True)))
+            found.append(Variant(lever, Wish((_EDITABLE,), record.cache, census.round(number), exact=False)))
     found += [
         Variant(Lever.LEAST, Wish((("level", "0"),))),
         Variant(Lever.LOW, Wish((("level", "1"),))),

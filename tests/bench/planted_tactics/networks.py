@@ -37,7 +37,8 @@ def network(family: str, seed: int, depth: int) -> onnx.ModelProto:
     """A model.
 
     Args:
-        family: One of :data:`FAMILIES`.
+        family: One of :data:`FAMILIES`, or ``strided``: residual convolutions of many sizes, whose kernels want either
+            order of channels.
         seed: Decides weights.
         depth: Blocks of it.
     """
@@ -46,6 +47,8 @@ def network(family: str, seed: int, depth: int) -> onnx.ModelProto:
     shape: list[int | str] = ["N" if family == "dynamic" else 4, width]
     if family == "convolutions":
         shape, y = [1, 8, 8, 8], _convolutions(writer, depth)
+    elif family == "strided":
+        shape, y = [1, 3, 16, 16], _strided(writer, depth)
     elif family == "branches":
         y = _branches(writer, depth)
     elif family == "attention":
@@ -56,7 +59,7 @@ def network(family: str, seed: int, depth: int) -> onnx.ModelProto:
         writer.nodes,
         family,
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(y, TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(y, TensorProto.FLOAT, None if family == "strided" else shape)],
         writer.weights,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -91,4 +94,21 @@ def _convolutions(writer: _Writer, depth: int) -> str:
     for _ in range(depth):
         weight, bias = writer.weight((8, 8, 3, 3), 72**-0.5), writer.weight((8,), 0.1)
         x = writer.node("Relu", writer.node("Conv", x, weight, bias, pads=[1, 1, 1, 1]))
+    return x
+
+
+def _strided(writer: _Writer, depth: int) -> str:
+    def conv(x: str, reads: int, writes: int, size: int, stride: int) -> str:
+        weight = writer.weight((writes, reads, size, size), (reads * size * size) ** -0.5)
+        pads, strides = [size // 2] * 4, [stride, stride]
+        return writer.node("Conv", x, weight, writer.weight((writes,), 0.1), pads=pads, strides=strides)
+
+    x, channels = writer.node("Relu", conv("x", 3, 8, 3, 1)), 8
+    for number in range(depth):
+        wider = 8 + 4 * (number // 3)
+        stride = 2 if wider > channels else 1
+        inner = writer.node("Relu", conv(x, channels, wider, 3, stride))
+        skipped = conv(x, channels, wider, 1, stride) if stride > 1 else x
+        x = writer.node("Relu", writer.node("Add", conv(inner, wider, wider, 3, 1), skipped))
+        channels = wider
     return x
