@@ -146,6 +146,14 @@ def random_nodes(model: ir.Model) -> list[str]:
     return [n.name or f"{n.op_type}({n.outputs[0].name})" for n in nodes if n.op_type in _RANDOM or _drops(n)]
 
 
+def random_notes(*models: ir.Model) -> list[str]:
+    """A note that models draw random numbers, if any does."""
+    names = list(dict.fromkeys(name for model in models for name in random_nodes(model)))
+    if not names:
+        return []
+    return [f"the model draws random numbers (in {', '.join(names[:3])}); what follows from them cannot agree"]
+
+
 def _drops(node: ir.Node) -> bool:
     """Whether a node is a Dropout in training mode, as far as that can be told."""
     if node.op_type != "Dropout" or len(node.inputs) < 3 or node.inputs[2] is None:

@@ -17,11 +17,9 @@ from typing import Any
 import onnx_ir as ir
 
 from surgeon_debug.comparison import Comparison
-from surgeon_debug.feed_files import check_feeds
-from surgeon_debug.feeds import make_feeds
 from surgeon_debug.golden import SUFFIX, GoldenWriter
 from surgeon_debug.inner_layers import with_bodies_shown
-from surgeon_debug.layer_plan import random_nodes
+from surgeon_debug.layer_plan import random_notes
 from surgeon_debug.limits import Limits
 from surgeon_debug.pair import LayerOptions, Pair
 from surgeon_debug.pairing import feeds_for_other, output_names
@@ -29,6 +27,7 @@ from surgeon_debug.recorded import Recorded
 from surgeon_debug.recording import describe, open_recording
 from surgeon_debug.runners.catalogue import make_engine
 from surgeon_debug.runners.contract import Engine, Runner
+from surgeon_debug.samples import samples_of
 from surgeon_debug.stage import ModelLike, label_of, staged
 from surgeon_debug.user_functions import Postprocess
 from surgeon_debug.values import Feeds, Value
@@ -126,7 +125,7 @@ def compare_models(
         other_fed, notes = (fed, []) if other is None else feeds_for_other(fed, ours, theirs)
         if recorded is not None:
             notes += [*recorded.check_feeds(fed), *recorded.check_fits("", output_names(ours))]
-        notes += _random_notes(ours, theirs)
+        notes += random_notes(ours, theirs)
         keep = None
         if save_reference is not None:
             runner = engines[0].label if recorded is None else recorded.label
@@ -205,12 +204,7 @@ def _samples(
     """The inputs, one mapping a sample, and whether they were made up."""
     if feeds is None and recorded is not None and recorded.recording.has_feeds(0):
         feeds = [recorded.feeds(sample) for sample in range(recorded.samples)]
-    if feeds is None:
-        return [make_feeds(model, seed=seed, sample=i, dims=dims) for i in range(samples)], True
-    fed = [check_feeds(sample, model) for sample in feeds]
-    if not fed:
-        raise BadOptionError("there is no sample to run", hint="give at least one")
-    return fed, False
+    return samples_of(model, feeds, count=samples, seed=seed, dims=dims), feeds is None
 
 
 def _words(limits: Limits | None) -> str:
@@ -219,10 +213,3 @@ def _words(limits: Limits | None) -> str:
     words = ", ".join(limit.text for limit in limits.everywhere)
     single = f"{len(limits.entries)} of their own" if limits.entries else ""
     return "; ".join(part for part in (words, single) if part)
-
-
-def _random_notes(*models: ir.Model) -> list[str]:
-    names = list(dict.fromkeys(name for model in models for name in random_nodes(model)))
-    if not names:
-        return []
-    return [f"the model draws random numbers (in {', '.join(names[:3])}); what follows from them cannot agree"]

@@ -14,19 +14,19 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from surgeon_debug.feed_files import check_feeds
-from surgeon_debug.feeds import inputs_of, make_feeds
+from surgeon_debug.feeds import inputs_of
 from surgeon_debug.find.engine_builds import Builder
 from surgeon_debug.find.engine_oracle import EngineSpec
 from surgeon_debug.find.oracle import Signature
 from surgeon_debug.find.signature import of_outputs
 from surgeon_debug.find.tactic_pins import FreeChoice
 from surgeon_debug.find.tensorrt_builds import TensorrtBuilder, sizes_of
-from surgeon_debug.layer_plan import plan_layers, random_nodes
+from surgeon_debug.layer_plan import plan_layers, random_notes
 from surgeon_debug.layers import DEFAULT_REFERENCE
 from surgeon_debug.limits import Limits
 from surgeon_debug.pairing import feeds_for_other, output_names
 from surgeon_debug.runners.catalogue import make_engine
+from surgeon_debug.samples import samples_of
 from surgeon_debug.stage import ModelLike, label_of, staged
 from surgeon_debug.user_functions import Postprocess
 from surgeon_debug.values import Feeds, Value
@@ -122,7 +122,7 @@ def engine_ground(
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(staged(question.model, allow_external=question.allow_external))
         model = load(path, allow_external=question.allow_external)
-        feeds = _feeds(question, model)
+        feeds = samples_of(model, question.feeds, count=question.samples, seed=question.seed, dims=question.dims)
         work = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="surgeon-")))
         made: Builder = TensorrtBuilder(
             question.target,
@@ -148,22 +148,9 @@ def engine_ground(
             postprocess=question.postprocess,
             allow_external=question.allow_external,
         )
-        notes = []
-        if random := random_nodes(model):
-            notes.append(f"the model draws random numbers (in {', '.join(random[:3])}); what follows cannot agree")
         graph = _check_graph(question, path, model, feeds, truth)
         labels = (question.reference, question.target)
-        yield EngineGround(path, model, spec, label_of(question.model), labels, graph, tuple(notes))
-
-
-def _feeds(question: Question, model: ir.Model) -> list[dict[str, Value]]:
-    if question.feeds is None:
-        count = range(question.samples)
-        return [make_feeds(model, seed=question.seed, sample=i, dims=question.dims) for i in count]
-    fed = [check_feeds(sample, model) for sample in question.feeds]
-    if not fed:
-        raise BadOptionError("there is no sample to run", hint="give at least one")
-    return fed
+        yield EngineGround(path, model, spec, label_of(question.model), labels, graph, tuple(random_notes(model)))
 
 
 def _dynamic(model: ir.Model) -> list[str]:

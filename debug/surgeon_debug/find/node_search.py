@@ -59,7 +59,7 @@ class NodeSearch:
         wanted: How to search.
         others: Other inputs, to confirm what is found where the model does not fail; None if there are none.
         progress: Called with a phrase about where the search is.
-        random: Nodes that draw random numbers.
+        random: Notes that the model draws random numbers, if it does.
     """
 
     def __init__(
@@ -200,10 +200,7 @@ class NodeSearch:
         ground = self._ground
         named = bool(trail.guilty or trail.latent)
         end = conclude(named, nothing=trail.nothing, undecided=trail.undecided, advice=trail.advice, stopped=stopped)
-        notes = [*trail.notes, *([end.note] if end.note else [])]
-        if self._random:
-            names = ", ".join(self._random[:3])
-            notes.append(f"the model draws random numbers (in {names}); what follows from them cannot agree")
+        notes = [*trail.notes, *([end.note] if end.note else []), *self._random]
         elements = ground.elements
 
         def name(found: Sequence[Found], latent: bool) -> tuple[Culprit, ...]:

@@ -6,17 +6,16 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from surgeon_debug.feed_files import check_feeds
-from surgeon_debug.feeds import make_feeds
 from surgeon_debug.find.bundled import with_bundle
 from surgeon_debug.find.check_spec import CheckSpec
 from surgeon_debug.find.finding import Finding
 from surgeon_debug.find.lab_spec import LabSpec
 from surgeon_debug.find.node_search import NodeSearch, Spec, Wanted
-from surgeon_debug.layer_plan import random_nodes
+from surgeon_debug.layer_plan import random_notes
 from surgeon_debug.layers import DEFAULT_REFERENCE, RunnerLike, as_engine
 from surgeon_debug.limits import Limits
 from surgeon_debug.runners.contract import Engine
+from surgeon_debug.samples import samples_of
 from surgeon_debug.search.budget import Budget
 from surgeon_debug.stage import ModelLike, label_of, staged
 from surgeon_debug.user_functions import Postprocess
@@ -93,13 +92,8 @@ def find_nodes(
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(staged(model, allow_external=allow_external))
         loaded = load(path, allow_external=allow_external)
-        if feeds is None:
-            fed = [make_feeds(loaded, seed=seed, sample=i, dims=dims) for i in range(samples)]
-            others = [make_feeds(loaded, seed=seed + 1, sample=i, dims=dims) for i in range(samples)]
-        else:
-            fed, others = [check_feeds(sample, loaded) for sample in feeds], None
-        if not fed:
-            raise BadOptionError("there is no sample to run", hint="give at least one")
+        fed = samples_of(loaded, feeds, count=samples, seed=seed, dims=dims)
+        others = samples_of(loaded, None, count=samples, seed=seed + 1, dims=dims) if feeds is None else None
         limit = TIMEOUT if timeout is None else timeout
         spec: Spec
         if check is not None:
@@ -120,7 +114,7 @@ def find_nodes(
                 engines=engines,
             )
         stack.callback(spec.close)
-        search = NodeSearch(spec, wanted, others, progress, random_nodes(loaded))
+        search = NodeSearch(spec, wanted, others, progress, random_notes(loaded))
         found = search.run(label_of(model), (_text(reference), check or _text(target)))
         if bundle is not None:
             found = with_bundle(found, spec, Path(bundle), no_weights=no_weights, command=command, seed=seed)
