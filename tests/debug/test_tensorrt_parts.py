@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import json
 import weakref
@@ -28,6 +29,7 @@ from surgeon_debug.runners.tensorrt.inspector import info_from_json, parse_engin
 from surgeon_debug.runners.tensorrt.layer_map import How, LayerMap, ModelTensor, model_name
 from surgeon_debug.runners.tensorrt.model_source import bytes_for_parser
 from surgeon_debug.runners.tensorrt.module import CAPABILITIES, capabilities, require
+from surgeon_debug.runners.tensorrt.output_allocator import HostHeap
 from surgeon_debug.runners.tensorrt.tactic_check import check_kernels
 from surgeon_debug.runners.tensorrt.timing_cache import CacheEntry, Pin, check_followed
 from surgeon_passes.errors import BadOptionError, EngineError
@@ -139,6 +141,29 @@ def test_dims_ranges_and_routes(tmp_path: Path) -> None:
         profiles.read_ranges(tmp_path / "p.json")
 
 
+def test_ranges_widen_but_shapes_are_taken_as_they_are() -> None:
+    one = profiles.fitted({}, {"x": (2, 4)}, {"x": False}, {})
+    assert one == {"x": profiles.Range((2, 4), (2, 4), (2, 4))}
+    wide = profiles.fitted(one, {"x": (5, 1)}, {"x": False}, {})
+    assert wide == {"x": profiles.Range((2, 1), (2, 4), (5, 4))}
+    assert profiles.fitted(wide, {"x": (3, 3)}, {"x": False}, {}) == wide
+    # A reshape to (3, 4) and one to (4, 3) make no reshape to (3, 3).
+    both = profiles.fitted({"s": profiles.Range((3, 4), (3, 4), (3, 4))}, {"s": (4, 3)}, {"s": True}, {})
+    assert both == {"s": profiles.Range((4, 3), (4, 3), (4, 3))}
+    given = {"x": profiles.Range((1,), (1,), (2,))}
+    assert profiles.fitted(given, {"x": (9,)}, {"x": False}, given) == given  # it is for the engine to refuse
+
+
+def test_memory_of_the_host_is_aligned_and_given_back() -> None:
+    heap = HostHeap()
+    address = heap.alloc(5)
+    assert address % 256 == 0
+    ctypes.memset(address, 7, 5)
+    heap.free(address)
+    with pytest.raises(KeyError):
+        heap.free(address)
+
+
 def test_pins_are_read_and_followed(tmp_path: Path) -> None:
     place = tmp_path / "pins.json"
     place.write_text('{"0xAB": "0x0F", "0xcd": {"tactic": "0x1", "kernel": "k", "nodes": ["n"]}}')
@@ -219,6 +244,7 @@ def test_values_as_bytes_and_back() -> None:
         assert again.dtype == array.dtype and again.shape == array.shape and (again == array).all()
     four = Buffer.of(np.array([1, -2, 3], ml_dtypes.int4))
     raw = bytes_of("x", four, 22)
+    assert (bytes_of("x", np.asarray(four), 22) == raw).all()
     assert raw.nbytes == 2 and np.asarray(value_of(22, (3,), raw)).tolist() == [1, -2, 3]
     assert bytes_of("x", np.array([1, 2], np.int64), 6).view(np.int32).tolist() == [1, 2]
     for value, number, words in (

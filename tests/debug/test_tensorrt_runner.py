@@ -52,26 +52,97 @@ def test_unfused_tensors_are_shown_under_the_models_names(any_tensorrt: str, tmp
         np.testing.assert_allclose(value, right[name], rtol=1e-4, atol=1e-5)
 
 
+def through(kind: str, way: str) -> str:
+    return f'<ir_version: 11, opset_import: ["" : 23]> g ({kind} x) => ({kind} y) {way}'
+
+
 @pytest.mark.parametrize(
-    ("kind", "dtype"),
+    ("kind", "dtype", "way"),
     [
-        ("float16", np.float16), ("bfloat16", ml_dtypes.bfloat16), ("int32", np.int32), ("int64", np.int64),
-        ("uint8", np.uint8), ("int8", np.int8), ("bool", np.bool_),
+        ("float16[2,3]", np.float16, "{ y = Identity (x) }"),
+        ("bfloat16[2,3]", ml_dtypes.bfloat16, "{ y = Identity (x) }"),
+        ("int32[2,3]", np.int32, "{ y = Identity (x) }"),
+        ("int64[2,3]", np.int64, "{ y = Identity (x) }"),
+        ("bool[2,3]", np.bool_, "{ y = Identity (x) }"),
+        ("uint8[2,3]", np.uint8, "{ f = Cast <to = 1> (x) y = Cast <to = 2> (f) }"),
+        (
+            "int8[2,3]",
+            np.int8,
+            "<float s = {0.5}, int8 z = {0}> { f = DequantizeLinear (x, s, z) y = QuantizeLinear (f, s, z) }",
+        ),
     ],
-)  # fmt: skip
-def test_types(any_tensorrt: str, tmp_path: Path, kind: str, dtype: type) -> None:
-    text = f'<ir_version: 11, opset_import: ["" : 23]> g ({kind}[2,3] x) => ({kind}[2,3] y) {{ y = Identity (x) }}'
+)
+def test_types(any_tensorrt: str, tmp_path: Path, kind: str, dtype: type, way: str) -> None:
     value = np.array([[0, 1, 1], [1, 0, 1]]).astype(dtype)
-    found = run(saved(tmp_path, text), {"x": value}, ["y"])["y"]
+    found = run(saved(tmp_path, through(kind, way)), {"x": value}, ["y"])["y"]
     assert found.dtype == value.dtype and (found == value).all()
+
+
+def test_numbers_beyond_32_bits_stay_what_they_are(any_tensorrt: str, tmp_path: Path) -> None:
+    value = np.array([1 << 40, -(1 << 62), 3])
+    found = run(saved(tmp_path, through("int64[3]", "{ y = Identity (x) }")), {"x": value}, ["y"])["y"]
+    assert found.dtype == np.int64 and (found == value).all()
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (1,), (0,), (4, 2)])
+@pytest.mark.parametrize(("kind", "dtype"), [("int4", ml_dtypes.int4), ("float4e2m1", ml_dtypes.float4_e2m1fn)])
+def test_two_numbers_to_a_byte(new_tensorrt: str, tmp_path: Path, kind: str, dtype: type, shape: tuple[int]) -> None:
+    sizes = ",".join(map(str, shape))
+    text = f"""<ir_version: 11, opset_import: ["" : 23]>
+        g ({kind}[{sizes}] x, float[{sizes}] f) => ({kind}[{sizes}] y, float[{sizes}] d, {kind}[{sizes}] same)
+        <float s = {{0.5}}, {kind} z = {{0}}>
+        {{ d = DequantizeLinear (x, s) y = QuantizeLinear (f, s, z) same = QuantizeLinear (d, s, z) }}"""
+    rng = np.random.default_rng(3)
+    codes = rng.integers(-4, 5, shape).astype(np.float32)
+    feeds = {"x": codes.astype(dtype), "f": (codes[::-1] * 0.5).astype(np.float32)}
+    found = run(saved(tmp_path, text), feeds, ["y", "d", "same"])
+    assert found["y"].dtype == found["same"].dtype == dtype and found["y"].shape == found["d"].shape == shape
+    assert (found["d"] == codes.astype(dtype).astype(np.float32) * 0.5).all()
+    assert (found["same"].astype(np.float32) == codes.astype(dtype).astype(np.float32)).all()
+    assert (found["y"].astype(np.float32) == codes[::-1].astype(dtype).astype(np.float32)).all()
+
+
+def test_types_that_tensorrt_lacks_are_said_to_be_so(new_tensorrt: str, tmp_path: Path) -> None:
+    for kind, name in (("uint4", "UINT4"), ("string", "STRING"), ("uint16", "UINT16"), ("float8e5m2", "FLOAT8E5M2")):
+        with pytest.raises(EngineFailure, match=f"UNSUPPORTED_NODE_DATATYPE.*{name}"):
+            run(saved(tmp_path, through(f"{kind}[3]", "{ y = Identity (x) }")), {}, ["y"])
 
 
 def test_double_is_computed_in_float_and_its_range_is_minded(any_tensorrt: str, tmp_path: Path) -> None:
     text = '<ir_version: 8, opset_import: ["" : 17]> g (double[2] x) => (double[2] y) { y = Neg (x) }'
     model = saved(tmp_path, text)
-    assert run(model, {"x": np.array([1.5, -2.0])}, ["y"])["y"].tolist() == [-1.5, 2.0]
-    with pytest.raises(EngineFailure, match=r"input 'x' holds float64 numbers that are beyond the engine's float32"):
-        run(model, {"x": np.array([1e300, 0.0])}, ["y"])
+    with make_engine("tensorrt:tf32=false", isolated=True) as engine:
+        engine.prepare(model, ["y"])
+        third = engine.run({"x": np.array([1 / 3, -2.0])})["y"]
+        # The model's type; the numbers are no better than float32, which the engine says.
+        assert third.dtype == np.float64 and third.tolist() == [-float(np.float32(1 / 3)), 2.0]
+        assert engine.precision == "float32"
+        for value in ([np.inf, np.nan], [-1e-300, 0.0]):
+            np.testing.assert_array_equal(engine.run({"x": np.array(value)})["y"], -np.float32(value))
+        with pytest.raises(EngineFailure, match=r"input 'x' holds float64 numbers that are beyond the .* float32"):
+            engine.run({"x": np.array([1e300, 0.0])})
+
+
+def test_double_models_are_compared_as_float(any_tensorrt: str, tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (double[4, 8] x) => (double[4, 8] y)
+        { a = Exp (x) b = Add (a, x) y = Tanh (b) }"""
+    found = compare_models(saved(tmp_path, text), target="tensorrt:tf32=false", layers=True)
+    assert found.verdict == "agree", found.to_json()
+    assert {result.difference.target_dtype for result in found.outputs if result.difference} == {"float64"}
+    exact = compare_models(saved(tmp_path, text), target="onnxruntime", layers=False)
+    assert exact.outputs[0].judgement.reason != found.outputs[0].judgement.reason  # another tolerance
+
+
+def test_outputs_on_the_host(new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(monkeypatch, tmp_path, on_host=("size", "where"))
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[N, 3] x) => (int64[2] size, int64[2, M] where)
+        { size = Shape (x) where = NonZero (x) }"""
+    with make_engine("tensorrt", isolated=True) as engine:
+        engine.prepare(saved(tmp_path, text), ["size", "where"])
+        for value in (np.eye(3), np.ones((5, 3)), np.zeros((2, 3)), np.eye(3)):
+            found = engine.run({"x": value.astype(np.float32)})
+            assert found["size"].tolist() == list(value.shape)
+            assert (found["where"] == np.array(np.nonzero(value))).all()
 
 
 def test_sizes_that_only_the_run_tells(any_tensorrt: str, tmp_path: Path) -> None:

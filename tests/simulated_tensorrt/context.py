@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from tests.simulated_tensorrt.callbacks import Held
-from tests.simulated_tensorrt.compute import NUMPY
 from tests.simulated_tensorrt.context_debug import Observed
 from tests.simulated_tensorrt.device_memory import CudaError, device
+from tests.simulated_tensorrt.elements import laid_out, read_back, size_of
 from tests.simulated_tensorrt.execution import Execution
 from tests.simulated_tensorrt.find_shapes import OutputShapes
 from tests.simulated_tensorrt.pybind import make
@@ -104,10 +104,9 @@ class IExecutionContext(Observed):
         address = self._addresses.get(name)
         if not address:
             return None
-        kind = NUMPY[self._engine._graph.types.get(name, "INT64")]
+        kind = self._engine._graph.types.get(name, "INT64")
         shape = self._input_shapes()[name]
-        raw = ctypes.string_at(address, int(np.prod(shape, dtype=np.int64)) * kind.itemsize)
-        return np.frombuffer(raw, kind).reshape(shape).copy()
+        return read_back(ctypes.string_at(address, size_of(kind, shape)), kind, shape).copy()
 
     def _host_values(self) -> dict[str, np.ndarray]:
         values = {name: self._host_value(name) for name in self._engine._hosted}
@@ -144,7 +143,7 @@ class IExecutionContext(Observed):
             for n, ranges in self._engine._engine.profiles[self._profile_number].values.items()
         }
         count = self._output_shapes.bound(name, sizes, values)
-        return count * int(self._engine.get_tensor_bytes_per_component(name))
+        return size_of(self._engine._graph.types.get(name, "FLOAT"), (count,))
 
     # addresses
 
@@ -257,20 +256,15 @@ class IExecutionContext(Observed):
         return all(self._deliver(name, values[name], stream) for name in self._engine._engine.outputs)
 
     def _read_input(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        kind = NUMPY[self._engine._graph.types.get(name, "FLOAT")]
+        kind = self._engine._graph.types.get(name, "FLOAT")
         if name in self._engine._hosted:
             value = self._host_value(name)
             assert value is not None
             return value
-        count = int(np.prod(shape, dtype=np.int64))
-        data = device().view(self._addresses[name], count * kind.itemsize)
-        return np.frombuffer(data.tobytes(), kind).reshape(shape)
+        return read_back(device().view(self._addresses[name], size_of(kind, shape)).tobytes(), kind, shape)
 
     def _deliver(self, name: str, value: np.ndarray, stream: int) -> bool:
-        kind = NUMPY[self._engine._graph.types.get(name, "FLOAT")]
-        with np.errstate(over="ignore", invalid="ignore"):
-            data = np.ascontiguousarray(value).astype(kind, copy=False)
-        raw = np.frombuffer(data.tobytes(), np.uint8)
+        raw = laid_out(value, self._engine._graph.types.get(name, "FLOAT"))
         held = self._allocators.get(name)
         address = self._addresses.get(name, 0)
         if held is not None:
@@ -278,7 +272,9 @@ class IExecutionContext(Observed):
             if not address:
                 return self._error(f"The output allocator gave no memory for {name}", code=5)
             self._notify(held.get(), name, value.shape)
-        if raw.nbytes:
+        if raw.nbytes and name in self._engine._engine.traits.on_host:
+            device().put(stream, lambda: ctypes.memmove(address, raw.ctypes.data, raw.nbytes) and None)
+        elif raw.nbytes:
             device().view(address, raw.nbytes)  # breaks now what would break later
             device().put(stream, lambda: _write(address, raw))
         return True

@@ -71,7 +71,7 @@ class ICudaEngine:
 
     def get_tensor_location(self, name: str) -> Any:
         kinds = self._trt.TensorLocation
-        return kinds.HOST if name in self._hosted else kinds.DEVICE
+        return kinds.HOST if self.is_shape_inference_io(name) else kinds.DEVICE
 
     def get_tensor_bytes_per_component(self, name: str, profile_index: int = 0) -> int:
         return int(NUMPY[self._graph.types.get(name, "FLOAT")].itemsize)
@@ -92,7 +92,7 @@ class ICudaEngine:
         return [list(values) for values in ranges]
 
     def is_shape_inference_io(self, name: str) -> bool:
-        return name in self._hosted
+        return name in self._hosted or name in self._engine.traits.on_host
 
     def is_debug_tensor(self, name: str) -> bool:
         return name in self._engine.marked

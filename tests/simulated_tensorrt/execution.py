@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from onnx import numpy_helper
 
-from tests.simulated_tensorrt.compute import NUMPY, LayerProgram, rounded_to
+from tests.simulated_tensorrt.compute import LayerProgram, rounded_to
 from tests.simulated_tensorrt.device_memory import device
+from tests.simulated_tensorrt.elements import laid_out
 from tests.simulated_tensorrt.engine_file import EngineData, EngineLayer
 from tests.simulated_tensorrt.faults import shows, spoil
 from tests.simulated_tensorrt.graph import Graph, reads
@@ -106,10 +107,7 @@ class Execution:
         self._show_value(self.values[name], self.graph.types.get(name, "FLOAT"), shown_as)
 
     def _show_value(self, value: np.ndarray, kind: str, shown_as: str) -> None:
-        value = np.ascontiguousarray(value) if value.ndim else value
-        with np.errstate(over="ignore", invalid="ignore"):
-            raw = np.frombuffer(value.astype(NUMPY[kind], copy=False).tobytes(), np.uint8)
-        show_tensor(self.context, raw, kind, value.shape, shown_as, self.stream)
+        show_tensor(self.context, laid_out(value, kind), kind, value.shape, shown_as, self.stream)
 
 
 def show_tensor(context: Any, raw: np.ndarray, kind: str, shape: tuple[int, ...], name: str, stream: int) -> None:

@@ -11,7 +11,7 @@ import onnx.inliner
 from onnx import TensorProto
 
 _SMALL = 4096  # elements; larger constants do not matter for shapes
-_TYPES: dict[int, str] = {
+TYPES: dict[int, str] = {
     TensorProto.FLOAT: "FLOAT",
     TensorProto.DOUBLE: "FLOAT",  # the parser casts down
     TensorProto.FLOAT16: "HALF",
@@ -25,6 +25,7 @@ _TYPES: dict[int, str] = {
     TensorProto.INT4: "INT4",
     TensorProto.FLOAT4E2M1: "FP4",
 }
+"""Members of DataType by ONNX type; others the parser refuses."""
 
 
 @dataclasses.dataclass
@@ -167,14 +168,14 @@ def infer(
     shapes: dict[str, tuple[int, ...] | None] = {}
     for value in [*inferred.value_info, *inferred.output, *inferred.input]:
         kind = value.type.tensor_type
-        if kind.elem_type in _TYPES:
-            types[value.name] = _TYPES[kind.elem_type]
+        if kind.elem_type in TYPES:
+            types[value.name] = TYPES[kind.elem_type]
         if kind.HasField("shape"):
             shapes[value.name] = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
         else:
             shapes.setdefault(value.name, None)
     for name, tensor in constants.items():
-        types[name] = _TYPES.get(tensor.data_type, "FLOAT")
+        types[name] = TYPES.get(tensor.data_type, "FLOAT")
         shapes[name] = tuple(tensor.dims)
     return types, shapes
 

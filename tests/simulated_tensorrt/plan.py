@@ -124,6 +124,9 @@ class Plan:
     aliased: tuple[tuple[str, str], ...] = ()
     """(output, input) pairs: the output is written over the input and must have its address."""
 
+    on_host: tuple[str, ...] = ()
+    """Outputs that hold shapes and lie in host memory."""
+
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
         return dataclasses.asdict(self)
@@ -139,7 +142,7 @@ def from_json(data: dict[str, Any]) -> Plan:
         fields["fused_with"] = tuple(fields.get("fused_with", ()))
         faults.append(Fault(**fields))
     aliased = tuple((output, source) for output, source in data.get("aliased", ()))
-    return Plan(**{**data, "faults": tuple(faults), "aliased": aliased})
+    return Plan(**{**data, "faults": tuple(faults), "aliased": aliased, "on_host": tuple(data.get("on_host", ()))})
 
 
 def write(plan: Plan, path: Path) -> dict[str, str]:

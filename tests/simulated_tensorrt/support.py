@@ -11,17 +11,7 @@ import onnx
 from onnx import TensorProto
 
 from tests.simulated_tensorrt import HOME
-from tests.simulated_tensorrt.graph import bodies, opset_of
-
-_REFUSED_TYPES = {
-    TensorProto.STRING: "STRING",
-    TensorProto.COMPLEX64: "COMPLEX64",
-    TensorProto.COMPLEX128: "COMPLEX128",
-    TensorProto.UINT16: "UINT16",
-    TensorProto.UINT32: "UINT32",
-    TensorProto.UINT64: "UINT64",
-    TensorProto.INT16: "INT16",
-}
+from tests.simulated_tensorrt.graph import TYPES, bodies, opset_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +59,8 @@ def problems(model: onnx.ModelProto, profile: str) -> list[Problem]:
         found.append(Problem("UNSUPPORTED_GRAPH", words, -1, "", "", (), -1))
     for value in model.graph.input:
         kind = value.type.tensor_type.elem_type
-        if kind in _REFUSED_TYPES:
-            words = f"input {value.name} has type {_REFUSED_TYPES[kind]}"
+        if kind not in TYPES:
+            words = f"input {value.name} has type {TensorProto.DataType.Name(kind)}"
             found.append(Problem("UNSUPPORTED_NODE_DATATYPE", words, -1, value.name, "", (), -1))
     functions = {(f.domain, f.name): f for f in model.functions}
     for index, node in enumerate(model.graph.node):
@@ -99,8 +89,8 @@ def _in_node(
         yield Problem("UNSUPPORTED_NODE", words, index, node.name, node.op_type, stack, main)
         return
     for attribute in node.attribute:
-        if attribute.name in ("to", "dtype") and attribute.i in _REFUSED_TYPES:
-            words = f"attribute {attribute.name} asks for the type {_REFUSED_TYPES[attribute.i]}"
+        if attribute.name in ("to", "dtype") and attribute.i not in TYPES:
+            words = f"attribute {attribute.name} asks for the type {TensorProto.DataType.Name(attribute.i)}"
             yield Problem("UNSUPPORTED_NODE_DATATYPE", words, index, node.name, node.op_type, stack, main)
         for body in bodies(attribute):
             for inner, child in enumerate(body.node):

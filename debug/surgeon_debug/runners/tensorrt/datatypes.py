@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from surgeon_debug.element_types import Buffer, element_type_of, type_of_number
+from surgeon_debug.element_types import Buffer, element_type_of, is_foreign, type_of_number
 from surgeon_debug.values import Value
 from surgeon_passes.errors import EngineError
 
@@ -46,6 +46,18 @@ def value_of(number: int, shape: tuple[int, ...], data: np.ndarray[Any, Any]) ->
     return data.view(kind.dtype_name).reshape(shape)
 
 
+def as_declared(value: Value, doubles: bool) -> Value:
+    """A tensor in the model's type: the parser replaces float64 by float32, and the numbers are no better for it.
+
+    Args:
+        value: What the engine delivered.
+        doubles: Whether the model says that it is float64.
+    """
+    if doubles and isinstance(value, np.ndarray) and value.dtype == np.float32:
+        return value.astype(np.float64)
+    return value
+
+
 def bytes_of(name: str, value: Value, number: int) -> np.ndarray[Any, Any]:
     """The bytes of an input as the engine wants it, a contiguous vector.
 
@@ -57,6 +69,8 @@ def bytes_of(name: str, value: Value, number: int) -> np.ndarray[Any, Any]:
     Raises:
         EngineError: The value is no tensor of numbers, or of a type that does not turn into the engine's without loss.
     """
+    if isinstance(value, np.ndarray) and is_foreign(value.dtype):
+        value = Buffer.of(value)
     if isinstance(value, Buffer):
         if value.element_type != number:
             raise _wrong_type(name, type_of_number(value.element_type).dtype_name, number)

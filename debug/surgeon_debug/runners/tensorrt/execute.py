@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from surgeon_debug.runners.tensorrt.datatypes import bytes_of, onnx_number, valu
 from surgeon_debug.runners.tensorrt.debug_listener import Sink, make_listener
 from surgeon_debug.runners.tensorrt.device_memory import CudaError, DeviceMemory
 from surgeon_debug.runners.tensorrt.module import has
-from surgeon_debug.runners.tensorrt.output_allocator import make_allocator
+from surgeon_debug.runners.tensorrt.output_allocator import HostHeap, make_allocator
 from surgeon_debug.values import Feeds, Value
 from surgeon_passes.errors import EngineError
 
@@ -202,24 +203,25 @@ class Execution:
                 continue
             if port.alias:
                 done = self.context.set_tensor_address(port.name, self._areas[port.alias].address)
-            elif port.on_host:
-                size = packed_size(port.number, self._host_shape(port))
-                self._hosted[port.name] = np.zeros(max(size, 8), np.uint8)
+            elif port.on_host and -1 not in (shape := self._shape(port)):
+                # Where TensorRT's headers speak of host memory they speak of an address.
+                self._hosted[port.name] = np.zeros(max(packed_size(port.number, shape), 8), np.uint8)
+                if self._allocators.pop(port.name, None) is not None:
+                    self.context.set_output_allocator(port.name, None)
                 done = self.context.set_tensor_address(port.name, int(self._hosted[port.name].ctypes.data))
             else:
                 allocator = self._allocators.get(port.name)
                 if allocator is None:
-                    allocator = self._allocators[port.name] = make_allocator(self._trt, self._memory)
+                    memory = HostHeap() if port.on_host else self._memory
+                    allocator = self._allocators[port.name] = make_allocator(self._trt, memory)
                 allocator.error, allocator.shape = None, None
                 done = self.context.set_output_allocator(port.name, allocator)
             if not done:
                 raise self._refused(f"tensorrt does not take memory for output '{port.name}'")
 
-    def _host_shape(self, port: Port) -> tuple[int, ...]:
-        shape = tuple(int(size) for size in self.context.get_tensor_shape(port.name))
-        if -1 in shape:
-            raise EngineError(f"the size of output '{port.name}', which holds a shape, is open")
-        return shape
+    def _shape(self, port: Port) -> tuple[int, ...]:
+        """Sizes of a tensor as the context knows them, -1 for what it does not know."""
+        return tuple(int(size) for size in self.context.get_tensor_shape(port.name))
 
     def launch(self) -> None:
         """Put one run into the stream."""
@@ -239,26 +241,28 @@ class Execution:
                 raise error
 
     def _fetched(self, port: Port) -> Value:
-        if port.on_host:
-            shape = self._host_shape(port)
-            return value_of(port.number, shape, self._hosted[port.name][: packed_size(port.number, shape)])
         shape, address = self._delivered(port)
         if -1 in shape:
-            raise EngineError(f"tensorrt did not say how large output '{port.name}' is")
+            hint = "leave that output out, or cast it to float32 so that it lies on the device" if port.on_host else ""
+            raise EngineError(f"tensorrt did not say how large output '{port.name}' is", hint=hint)
         data = np.empty(packed_size(port.number, shape), np.uint8)
         if data.size and not address:
             raise EngineError(f"tensorrt did not ask for memory for output '{port.name}'")
-        if data.size:
+        if data.size and port.on_host:
+            ctypes.memmove(data.ctypes.data, address, data.nbytes)
+        elif data.size:
             self._memory.to_host(data, address, self._stream)
             self._memory.stream_sync(self._stream)
         return value_of(port.number, shape, data)
 
     def _delivered(self, port: Port) -> tuple[tuple[int, ...], int]:
-        """The sizes of an output on the device, and where it is."""
-        shape = tuple(int(size) for size in self.context.get_tensor_shape(port.name))
+        """The sizes of an output, and where it is."""
+        shape = self._shape(port)
         if port.alias:
             return shape, self._areas[port.alias].address
-        allocator = self._allocators[port.name]
+        allocator = self._allocators.get(port.name)
+        if allocator is None:
+            return shape, int(self._hosted[port.name].ctypes.data)
         return allocator.shape if allocator.shape is not None else shape, allocator.address
 
     def _refused(self, words: str) -> EngineError:
@@ -286,7 +290,8 @@ def _ports(trt: Any, engine: Any) -> list[Port]:
     for i in range(engine.num_io_tensors):
         name = engine.get_tensor_name(i)
         is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
-        on_host = engine.get_tensor_location(name) == trt.TensorLocation.HOST or engine.is_shape_inference_io(name)
+        on_host = engine.get_tensor_location(name) == trt.TensorLocation.HOST
+        on_host = on_host or (is_input and engine.is_shape_inference_io(name))
         alias = "" if is_input or not aliases else str(engine.get_aliased_input_tensor(name) or "")
         if not on_host and engine.get_tensor_format(name) != trt.TensorFormat.LINEAR:
             words = engine.get_tensor_format_desc(name)

@@ -7,6 +7,7 @@ engines infer.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +17,10 @@ from surgeon_passes.errors import BadModelError, EngineError, FileError
 from surgeon_passes.wire import fields
 
 _GRAPH = 7  # of a model
-_NODE, _OUTPUT = 1, 12  # of a graph
+_NODE, _OUTPUT, _KNOWN = 1, 12, 13  # of a graph
+_TENSOR_TYPE, _ELEMENT, _DOUBLE = 1, 1, 11
 _NODE_NAME, _NODE_OP = 3, 4
-_VALUE_TYPE = 2
+_VALUE_NAME, _VALUE_TYPE = 1, 2
 _LENGTH_DELIMITED = 2
 
 
@@ -57,18 +59,29 @@ def bytes_for_parser(path: Path) -> bytes | None:
 
 def _fit(path: Path) -> bool:
     """Whether every node of the main graph has a name of its own and every output a type."""
+    with _mapped(path) as data:
+        names = [name for kind, name in _entries(data) if kind == _NODE]
+        typed = all(typed for kind, typed in _entries(data) if kind == _OUTPUT)
+    return typed and all(names) and len(set(names)) == len(names)
+
+
+@contextlib.contextmanager
+def _mapped(path: Path) -> Iterator[memoryview]:
+    """The bytes of a file.
+
+    Raises:
+        FileError: It cannot be read.
+    """
     try:
         with (
             path.open("rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held,
             memoryview(held) as data,
         ):
-            names = [name for kind, name in _entries(data) if kind == _NODE]
-            typed = all(typed for kind, typed in _entries(data) if kind == _OUTPUT)
+            yield data
     except (OSError, ValueError) as error:
         words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise FileError(f"cannot be read: {words}", where=str(path)) from error
-    return typed and all(names) and len(set(names)) == len(names)
 
 
 def _entries(data: memoryview) -> Iterator[tuple[int, bytes]]:
@@ -84,6 +97,42 @@ def _entries(data: memoryview) -> Iterator[tuple[int, bytes]]:
                     if inner == wanted[kind]:
                         found = bytes(data[a:b])
                 yield kind, found
+
+
+def double_tensors(path: Path) -> frozenset[str]:
+    """Outputs of a model, and inner tensors as far as the file says their types, that are float64.
+
+    Args:
+        path: An ONNX file in binary form.
+
+    Raises:
+        FileError: It cannot be read.
+    """
+    found = set()
+    with _mapped(path) as data:
+        for number, wire, _, start, end in fields(data, 0, len(data)):
+            if number != _GRAPH or wire != _LENGTH_DELIMITED:
+                continue
+            for kind, wire_, _, content, stop in fields(data, start, end):
+                if kind in (_OUTPUT, _KNOWN) and wire_ == _LENGTH_DELIMITED:
+                    name, element = _name_and_type(data, content, stop)
+                    if element == _DOUBLE:
+                        found.add(name)
+    return frozenset(found)
+
+
+def _name_and_type(data: memoryview, start: int, end: int) -> tuple[str, int]:
+    """A value's name and the number of its element type; 0 if it is not said, or no tensor."""
+    name, element = "", 0
+    for number, wire, _, content, stop in fields(data, start, end):
+        if number == _VALUE_NAME:
+            name = bytes(data[content:stop]).decode("utf-8", "replace")
+        elif number == _VALUE_TYPE and wire == _LENGTH_DELIMITED:
+            for inner, wire_, _, a, b in fields(data, content, stop):
+                if inner == _TENSOR_TYPE and wire_ == _LENGTH_DELIMITED:
+                    # All of these numbers take one byte.
+                    element = next((data[at] for field, _, _, at, _ in fields(data, a, b) if field == _ELEMENT), 0)
+    return name, element
 
 
 def node_titles(content: bytes) -> list[tuple[str, str]]:

@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
-from surgeon_debug.runners.tensorrt.device_memory import DeviceMemory
+import numpy as np
 
 _ALIGNMENT = 256
 
 
-def make_allocator(trt: Any, memory: DeviceMemory) -> Any:
+class Heap(Protocol):
+    """Memory to be had."""
+
+    def alloc(self, nbytes: int) -> int:
+        """The address of so many bytes."""
+
+    def free(self, address: int) -> None:
+        """Give them back."""
+
+
+class HostHeap:
+    """Memory of the host, for outputs that lie there."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, np.ndarray[Any, Any]] = {}
+
+    def alloc(self, nbytes: int) -> int:
+        """The address of so many bytes."""
+        block = np.zeros(nbytes + _ALIGNMENT, np.uint8)
+        address = int(block.ctypes.data) + -int(block.ctypes.data) % _ALIGNMENT
+        self._held[address] = block
+        return address
+
+    def free(self, address: int) -> None:
+        """Give them back."""
+        del self._held[address]
+
+
+def make_allocator(trt: Any, memory: Heap) -> Any:
     """An output allocator for one tensor.
 
     After a run its ``address`` and ``shape`` are those of the tensor, its ``error`` is what went wrong in a callback:

@@ -140,6 +140,30 @@ def sizes_of(dynamic: Mapping[str, bool], feeds: Mapping[str, Any]) -> dict[str,
     return found
 
 
+def fitted(ranges: Ranges, sizes: Mapping[str, Dims], dynamic: Mapping[str, bool], fixed: Ranges) -> dict[str, Range]:
+    """Ranges that hold other sizes too.
+
+    Args:
+        ranges: Those of the present engine.
+        sizes: Sizes, or values, of dynamic inputs.
+        dynamic: Their names, and whether they hold shapes.
+        fixed: Ranges that were given and stay as they are.
+
+    Returns:
+        The ranges themselves if the sizes are within them; wider ones; where an input holds a shape, exactly the
+        sizes: of a shape the least of each number and the most of each number seldom are shapes that fit the rest.
+    """
+    open_ = {name: dims for name, dims in sizes.items() if name not in fixed}
+    if all(name in ranges and ranges[name].holds(dims) for name, dims in open_.items()):
+        return dict(ranges)
+    exact = any(dynamic.values())
+    found = dict(ranges)
+    for name, dims in open_.items():
+        span = found.get(name)
+        found[name] = Range(dims, dims, dims) if span is None or exact else span.widened(dims)
+    return found
+
+
 def add_profile(builder: Any, config: Any, network: Any, ranges: Ranges, model: str) -> dict[str, Range]:
     """Give the configuration one optimisation profile, if the network needs one.
 

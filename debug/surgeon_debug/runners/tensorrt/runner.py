@@ -11,12 +11,14 @@ from surgeon_debug.runners.tensorrt import profiles
 from surgeon_debug.runners.tensorrt.buffers import open_memory
 from surgeon_debug.runners.tensorrt.build_log import process_logger
 from surgeon_debug.runners.tensorrt.build_request import BuildOptions, parse_route, parse_workspace
+from surgeon_debug.runners.tensorrt.datatypes import as_declared
 from surgeon_debug.runners.tensorrt.debug_listener import Shown, Sink
 from surgeon_debug.runners.tensorrt.device_memory import CudaError, DeviceMemory
 from surgeon_debug.runners.tensorrt.engine_maker import Draft, Made, Places
 from surgeon_debug.runners.tensorrt.execute import Execution
 from surgeon_debug.runners.tensorrt.layer_map import model_name
 from surgeon_debug.runners.tensorrt.layer_times import layer_times
+from surgeon_debug.runners.tensorrt.model_source import double_tensors
 from surgeon_debug.runners.tensorrt.module import load_tensorrt
 from surgeon_debug.values import Feeds, Value
 from surgeon_passes.errors import EngineError
@@ -107,6 +109,7 @@ class TensorRT:
         self._model: Path | None = None
         self._wanted: list[str] = []
         self._keeps: frozenset[str] = frozenset()
+        self._doubles: frozenset[str] = frozenset()
         self._kept: dict[str, Value] = {}
         self._draft: Draft | None = None
         self._dynamic: dict[str, bool] = {}
@@ -117,15 +120,16 @@ class TensorRT:
         self._others: list[Execution] = []
 
     @property
-    def precision(self) -> str | None:
-        """TF32, unless it is off."""
-        return "tf32" if self._options.tf32 else None
+    def precision(self) -> str:
+        """TF32, or float32 if that is off: where a model says float64, too."""
+        return "tf32" if self._options.tf32 else "float32"
 
     def prepare(self, model_path: Path, outputs: Sequence[str]) -> None:
         """Parse, and build if no sizes are open; else that waits for the first inputs."""
         self._usable()
         self.close()
         self._model, self._wanted = model_path, list(dict.fromkeys(outputs))
+        self._doubles = double_tensors(model_path)
         draft = self._parse()
         self._dynamic = draft.dynamic
         known = {**draft.ranges_from(self._dims), **self._given}
@@ -178,7 +182,7 @@ class TensorRT:
             raise
         found.update(self._kept)
         self._kept = {}
-        return {name: found[name] for name in self._wanted if name in found}
+        return {name: as_declared(found[name], name in self._doubles) for name in self._wanted if name in found}
 
     def _note(self, error: CudaError) -> None:
         if error.sticks:
@@ -189,11 +193,7 @@ class TensorRT:
         self._usable()
         if self._model is None:
             raise EngineError("tensorrt was asked to run before a model was prepared")
-        ranges = dict(self._ranges)
-        for name, dims in profiles.sizes_of(self._dynamic, feeds).items():
-            if name not in self._fixed:
-                span = ranges.get(name)
-                ranges[name] = profiles.Range(dims, dims, dims) if span is None else span.widened(dims)
+        ranges = profiles.fitted(self._ranges, profiles.sizes_of(self._dynamic, feeds), self._dynamic, self._fixed)
         if self._execution is None or ranges != self._ranges:
             self._drop_engine()
             self._ranges = ranges
