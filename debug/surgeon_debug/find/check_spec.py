@@ -7,14 +7,12 @@ inputs and the reference's outputs for them, both as ``.npz``; of several sample
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import re
 import shlex
 import signal
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,8 +22,9 @@ import numpy as np
 
 from surgeon_debug.feed_pieces import FedPiece, chain_piece
 from surgeon_debug.find.content_address import content_address
-from surgeon_debug.find.groundwork import Groundwork, given_outputs, lay
+from surgeon_debug.find.groundwork import Groundwork, given_outputs
 from surgeon_debug.find.hybrid import share, unread
+from surgeon_debug.find.model_spec import OpenedEngines, PieceSpec
 from surgeon_debug.find.oracle import FailureKind, Signature, TrialRecord
 from surgeon_debug.find.own_file import OutputTypes, type_of, write_own_file
 from surgeon_debug.runners.catalogue import make_engine
@@ -43,17 +42,7 @@ _MAX_WORDS = 160
 _GRACE = 2.0
 
 
-@dataclasses.dataclass
-class _Open:
-    """What a spec holds in this process."""
-
-    ground: Groundwork | None = None
-    engines: list[Engine] = dataclasses.field(default_factory=list)
-    address: str = ""
-    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
-
-
-class CheckSpec:
+class CheckSpec(PieceSpec[OpenedEngines]):
     """All that is needed to make a :class:`CheckOracle`; it can be pickled.
 
     Args:
@@ -68,6 +57,7 @@ class CheckSpec:
         BadOptionError: The command has no ``{model}``, or a placeholder that is none.
     """
 
+    opens = OpenedEngines
     by_values = False
 
     def __init__(
@@ -87,18 +77,8 @@ class CheckSpec:
             raise BadOptionError(f"the check command has a placeholder {{{strangers[0]}}}", hint=f"there are {known}")
         if "model" not in names:
             raise BadOptionError("the check command does not say where the model goes", hint="write {model} in it")
-        self.model, self.feeds = model, [dict(sample) for sample in feeds]
-        self.command, self.reference = command, reference
-        self.timeout, self.allow_external = timeout, allow_external
-        self._open = _Open()
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in vars(self).items() if name != "_open"}
-        return {**state, "model": self.model.absolute()}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        vars(self).update(state)
-        self._open = _Open()
+        super().__init__(model, feeds, allow_external=allow_external)
+        self.command, self.reference, self.timeout = command, reference, timeout
 
     def address(self) -> str:
         """A digest of everything but the elements that outcomes depend on."""
@@ -114,26 +94,12 @@ class CheckSpec:
                 )
             return self._open.address
 
-    def ground(self) -> Groundwork:
-        """The model taken apart, once for all oracles of this process."""
-        with self._open.lock:
-            if self._open.ground is None:
-                self._open.ground = lay(self.model, self.feeds, allow_external=self.allow_external)
-            return self._open.ground
-
     def make(self) -> CheckOracle:
         """An oracle; its reference starts when it is needed."""
         ground = self.ground()
         engine = make_engine(self.reference, isolated=True, timeout=self.timeout)
         self._open.engines.append(engine)
         return CheckOracle(ground, engine, self.command, self.timeout)
-
-    def close(self) -> None:
-        """Stop the engines, and remove what was written."""
-        for engine in self._open.engines:
-            engine.close()
-        if self._open.ground is not None:
-            self._open.ground.close()
 
 
 class CheckOracle:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from surgeon_debug.find.content_address import content_address
-from surgeon_debug.find.groundwork import Groundwork, lay
 from surgeon_debug.find.lab import Lab
+from surgeon_debug.find.model_spec import OpenedEngines, PieceSpec
 from surgeon_debug.limits import Limits
 from surgeon_debug.runners.catalogue import make_engine
 from surgeon_debug.runners.contract import Engine
@@ -20,17 +18,13 @@ from surgeon_debug.values import Value
 
 
 @dataclasses.dataclass
-class _Open:
-    """What a spec holds in this process."""
+class OpenedPairs(OpenedEngines):
+    """The same, and pairs of a reference and a suspect that nobody uses."""
 
-    spare: list[tuple[Engine, Engine]]
-    owned: list[Engine] = dataclasses.field(default_factory=list)
-    ground: Groundwork | None = None
-    address: str = ""
-    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+    spare: list[tuple[Engine, Engine]] = dataclasses.field(default_factory=list)
 
 
-class LabSpec:
+class LabSpec(PieceSpec[OpenedPairs]):
     """All that is needed to make a :class:`Lab`; it can be pickled.
 
     Args:
@@ -47,6 +41,8 @@ class LabSpec:
         engines: The reference and the suspect, if they were made already; they stay the caller's to close.
     """
 
+    opens = OpenedPairs
+
     def __init__(
         self,
         model: Path,
@@ -62,31 +58,19 @@ class LabSpec:
         by_values: bool = True,
         engines: tuple[Engine, Engine] | None = None,
     ) -> None:
-        self.model, self.feeds = model, [dict(sample) for sample in feeds]
+        super().__init__(model, feeds, allow_external=allow_external)
         self.reference, self.target = reference, target
         self.limits, self.postprocess = limits or Limits(), postprocess
-        self.timeout, self.memory_cap = timeout, memory_cap
-        self.allow_external, self.by_values = allow_external, by_values
-        self._open = _Open([engines] if engines else [])
-
-    def __getstate__(self) -> dict[str, Any]:
-        # What is open here is made anew wherever the spec arrives.
-        state = {name: value for name, value in vars(self).items() if name != "_open"}
-        return {**state, "model": self.model.absolute()}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        vars(self).update(state)
-        self._open = _Open([])
+        self.timeout, self.memory_cap, self.by_values = timeout, memory_cap, by_values
+        if engines:
+            self._open.spare.append(engines)
 
     def following(self, by_values: bool) -> LabSpec:
         """The same for a search that follows a failure of values, or one that the suspect shows by itself.
 
         Both share what is open.
         """
-        other = LabSpec.__new__(LabSpec)
-        vars(other).update(vars(self))
-        other.by_values = by_values
-        return other
+        return self._like(by_values=by_values)
 
     def address(self) -> str:
         """A digest of everything but the elements that outcomes depend on."""
@@ -99,13 +83,6 @@ class LabSpec:
                     self.model, self.feeds, runners=runners, texts=texts, allow_external=self.allow_external
                 )
             return f"{self._open.address}/{'values' if self.by_values else 'suspect'}"
-
-    def ground(self) -> Groundwork:
-        """The model taken apart, once for all labs of this process."""
-        with self._open.lock:
-            if self._open.ground is None:
-                self._open.ground = lay(self.model, self.feeds, allow_external=self.allow_external)
-            return self._open.ground
 
     def make(self) -> Lab:
         """A lab with engines of its own: those of one that was closed, else new ones."""
@@ -142,17 +119,10 @@ class LabSpec:
 
     def _engine(self, text: str) -> Engine:
         engine = make_engine(text, isolated=True, timeout=self.timeout, memory_cap=self.memory_cap)
-        self._open.owned.append(engine)
+        self._open.engines.append(engine)
         return engine
 
     def _take_back(self, engines: tuple[Engine, Engine]) -> None:
         """Keep the engines of a lab for the next one."""
         with self._open.lock:
             self._open.spare.append(engines)
-
-    def close(self) -> None:
-        """Stop all engines that were started here, and remove what was written."""
-        for engine in self._open.owned:
-            engine.close()
-        if self._open.ground is not None:
-            self._open.ground.close()

@@ -12,7 +12,7 @@ from surgeon_debug.find.remember import Remembering
 from surgeon_debug.find.trial_pool import TrialPool
 
 
-class ModelSpec(OracleSpec, Protocol):
+class TravellingSpec(OracleSpec, Protocol):
     """A spec that says which model its trials are made of."""
 
     model: Path
@@ -21,7 +21,7 @@ class ModelSpec(OracleSpec, Protocol):
     """Accept weights outside its folder."""
 
 
-def open_pool(spec: ModelSpec, remember: Remembering, *, lanes: int, workers: str | None) -> TrialPool:
+def open_pool(spec: TravellingSpec, remember: Remembering, *, lanes: int, workers: str | None) -> TrialPool:
     """A pool; whoever opens it closes it.
 
     Args:
