@@ -16,6 +16,7 @@ from surgeon_debug.find.engine_ground import Question
 from surgeon_debug.find.engine_trials import HowToSearch
 from surgeon_debug.find.finding import FindOutcome
 from surgeon_debug.find.fusion import find_fusion
+from surgeon_debug.find.oracle import FailureKind
 from surgeon_debug.find.tactic import find_tactic
 from surgeon_debug.find.tensorrt_builds import TensorrtBuilder
 from surgeon_debug.find.triage import Lever, Suspect, suspect_of
@@ -195,6 +196,60 @@ def test_a_build_that_hangs_is_no_verdict(model: Path, tmp_path: Path, monkeypat
     found = find_tactic(Question(model, timeout=3))
     assert [m.nodes[0] for m in found.culprits[0].members] == ["matmul_4"]
     assert len(found.culprits) == 1
+
+
+@pytest.mark.parametrize("version", ["10.16", "11.4"])
+@pytest.mark.parametrize("effect", ["deserialize_none", "build_none"])
+def test_a_tactic_with_which_there_is_no_engine_is_named(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, effect: str
+) -> None:
+    installed(monkeypatch, version)
+    play(monkeypatch, tmp_path, Fault(effect, Where(node="matmul_4", rank=0)))
+    found = find_tactic(Question(model), output=tmp_path / "good.cache", builder=here)
+    (one,) = found.culprits
+    assert [m.nodes[0] for m in one.members] == ["matmul_4"]
+    assert one.kind is FailureKind.REFUSED
+    assert (one.alone, one.cured) == (True, True)
+    assert (tmp_path / "good.cache").stat().st_size > 0
+    assert found.builds <= 2 + 8 + 2 + 2
+
+
+@pytest.mark.parametrize("version", ["10.16", "11.4"])
+def test_another_way_not_to_be_built_is_no_verdict(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    installed(monkeypatch, version)
+    other = Fault("build_none", Where(node="matmul_8", rank=1))
+    play(monkeypatch, tmp_path, Fault("deserialize_none", Where(node="matmul_4", rank=0)), other)
+    found = find_tactic(Question(model), builder=here)
+    assert [[m.nodes[0] for m in one.members] for one in found.culprits] == [["matmul_4"]]
+    assert [op for op, _, _ in found.unusable] == ["matmul_8"]
+
+
+@pytest.mark.parametrize("version", ["10.16", "11.4"])
+@pytest.mark.parametrize(("effect", "word"), [("build_crash", "crashed"), ("build_hang", "hung")])
+def test_a_build_that_ends_its_process_says_what_it_did_last(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, effect: str, word: str
+) -> None:
+    installed(monkeypatch, version)
+    play(monkeypatch, tmp_path, Fault(effect, Where(node="matmul_4", rank=0)))
+    found = find_tactic(Question(model, timeout=3))
+    assert found.outcome is FindOutcome.UNDECIDED
+    assert not found.culprits
+    assert f"the build {word}" in found.reason
+    assert "the last op in its log is 'matmul_8" in found.reason
+    assert "which had got tactic 0x" in found.reason
+    assert "find nodes" in found.advice
+    assert found.builds == 1
+
+
+def test_a_log_that_ends_in_a_table_says_what_was_timed(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(monkeypatch, "10.16")
+    play(monkeypatch, tmp_path, Fault("build_crash", Where(node="matmul_4", rank=0)), Fault("log_truncated"))
+    found = find_tactic(Question(model, timeout=20))
+    assert "its log ends while op 'matmul_4' (nodes matmul_4, add_5, tanh_6) was being timed" in found.reason
 
 
 def test_what_is_remembered_is_not_built_again(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from surgeon_debug.find.oracle import Signature
 from surgeon_debug.runners.tensorrt.tactic_log import TacticTable
 from surgeon_debug.values import Feeds, Value
 
@@ -215,9 +216,22 @@ class BuildRefused(Exception):  # noqa: N818  (an outcome of a trial, not an err
     Args:
         reason: Why, as a phrase.
         missed: Whether the builder had to time something although it was told not to.
+        signature: How it failed, so that another build that fails in the same way is known; None if this is no
+            failure of the builder but an engine that is not what was asked for.
+        record: What is known of the build; None if nothing is. Without keys of a cache nothing can be pinned.
+        last: What its log ends with, as a phrase; empty if that tells nothing.
     """
 
-    def __init__(self, reason: str, *, missed: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        missed: bool = False,
+        signature: Signature | None = None,
+        record: BuildRecord | None = None,
+        last: str = "",
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.missed = missed
+        self.signature, self.record, self.last = signature, record, last

@@ -88,6 +88,9 @@ class EngineSpec:
 
     worst: float | None = None
     """The error of the engine that fails; one that passes with more than half of it is not taken for right."""
+    unbuilt = False
+    """Whether the failure that is looked for is one of the build: then a build that fails is a failure like any other.
+    """
     thorough = False
     """Whether an engine is run on after it failed, to see how often it does."""
 
@@ -119,14 +122,20 @@ class EngineSpec:
         self._open = _Open()
 
     def along(
-        self, dimension: Dimension, runs: int | None = None, *, thorough: bool = False, worst: float | None = None
+        self,
+        dimension: Dimension,
+        runs: int | None = None,
+        *,
+        thorough: bool = False,
+        worst: float | None = None,
+        unbuilt: bool = False,
     ) -> EngineSpec:
         """The same with other elements; both share what is open."""
         other = EngineSpec.__new__(EngineSpec)
         vars(other).update(vars(self))
         other.dimension = dimension
         other.runs = self.runs if runs is None else runs
-        other.thorough, other.worst = thorough, worst
+        other.thorough, other.worst, other.unbuilt = thorough, worst, unbuilt
         return other
 
     def address(self) -> str:
@@ -134,7 +143,7 @@ class EngineSpec:
         texts = [
             repr(self.limits),
             self.postprocess.text if self.postprocess else "",
-            f"{self.runs} {self.thorough} {self.worst}",
+            f"{self.runs} {self.thorough} {self.worst} {self.unbuilt}",
         ]
         samples = [*self.feeds, *self.truth]
         texts.append(self.dimension.facts())
@@ -196,6 +205,9 @@ class EngineOracle:
         started = time.monotonic()
         made = self._build(self._spec.dimension.wish(elements))
         payload = self._payload(made)
+        if made.ended is not None and not made.unresolved:
+            seconds = time.monotonic() - started
+            return TrialRecord(made.ended, "", made.reason, seconds=seconds, builds=made.builds, payload=payload)
         if made.record is None or made.unresolved:
             seconds = time.monotonic() - started
             return TrialRecord(None, made.unresolved, seconds=seconds, builds=made.builds, payload=payload)
@@ -242,7 +254,7 @@ class EngineOracle:
                 record = self._builds.build(wish)
             except BuildRefused as error:
                 if not (error.missed and wish.strict):
-                    return _Made(None, builds, error.reason)
+                    return self._unbuilt(error, builds)
                 wish = dataclasses.replace(wish, strict=False)
                 continue
             if wish.strict or wish.pins is None or not record.cache or record.tactics.keys() <= wish.pins.keys():
@@ -258,6 +270,17 @@ class EngineOracle:
             wish, rounds = again, rounds + 1
         objection, moved = self._spec.dimension.objection(wish, record)
         return _Made(record, builds, objection, moved, instead)
+
+    def _unbuilt(self, error: BuildRefused, builds: int) -> _Made:
+        """A build that failed: it tells nothing, unless such a failure is looked for, or is the first to be seen.
+
+        The first is seen where records are kept: what its cache holds can be pinned then.
+        """
+        dimension, record = self._spec.dimension, error.record
+        known = record is not None and bool(record.tactics)
+        if self._spec.unbuilt or (dimension.keeps and self._spec.thorough and known):
+            return _Made(record, builds, ended=error.signature, reason=error.reason, unresolved=_unless(error))
+        return _Made(None, builds, error.reason + (f"; {error.last}" if error.last else ""))
 
     def _run(self) -> _Seen:
         """Run the engine as often as is wanted."""
@@ -314,6 +337,15 @@ class _Made:
     """Keys that show it."""
     instead: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Tactics that keys had instead of those wanted."""
+    ended: Signature | None = None
+    """How the build failed, if that is an answer."""
+    reason: str = ""
+    """How it failed, as a phrase."""
+
+
+def _unless(error: BuildRefused) -> str:
+    """Why a build that failed tells nothing: it was refused for its cache; empty if it failed by itself."""
+    return error.reason if error.signature is None else ""
 
 
 @dataclasses.dataclass

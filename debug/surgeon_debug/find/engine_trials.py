@@ -62,6 +62,11 @@ class Recorded:
         return int(self.trial.payload.get("runs", 0))
 
     @property
+    def unbuilt(self) -> bool:
+        """Whether it fails before it can be run: there is no engine, or none that can be loaded."""
+        return self.signature is not None and self.runs == 0
+
+    @property
     def failed(self) -> int:
         """Runs in which it failed."""
         return int(self.trial.payload.get("failed", 0))
@@ -132,11 +137,12 @@ class EngineTrials:
             lanes: Trials at a time; as the search may use them, if None.
         """
         runs, worst = (None, None) if against is None else (against.runs_wanted, against.worst)
-        spec = self._spec.along(dimension, runs, thorough=thorough, worst=worst)
+        unbuilt = against is not None and against.unbuilt
+        spec = self._spec.along(dimension, runs, thorough=thorough, worst=worst, unbuilt=unbuilt)
         if self._how.resume is not None or self._how.workers:
             address = spec.address()
         else:
-            address = f"{dimension.facts()} {spec.runs} {thorough} {spec.worst}"
+            address = f"{dimension.facts()} {spec.runs} {thorough} {spec.worst} {unbuilt}"
         remember = Remembering(address, self._journal)
         pool = open_pool(spec, remember, lanes=lanes or self._how.jobs, workers=self._how.workers)
         with contextlib.closing(pool):

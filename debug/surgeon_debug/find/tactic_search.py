@@ -119,7 +119,9 @@ class TacticSearch:
         with trials.along(again, against=seen, lanes=1) as made, made.step("replay") as step:
             found = trials.record(made)
             moved = tuple(found.payload.get("moved", ()))
-            same = (found.signature is None) == (seen.signature is None)
+            same = found.signature == seen.signature or (
+                found.signature is not None and seen.signature is not None and found.signature.matches(seen.signature)
+            )
             step.words = found.unresolved or (
                 "same tactics, same verdict" if same else "same tactics, but another verdict"
             )

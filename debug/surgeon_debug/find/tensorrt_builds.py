@@ -16,12 +16,13 @@ from typing import Any
 
 from surgeon_debug.endings import Ending, EngineFailure
 from surgeon_debug.find.engine_builds import BuildRecord, BuildRefused, EngineLayer, Knob, Wish
+from surgeon_debug.find.signature import of_error
 from surgeon_debug.runners.catalogue import make_engine
 from surgeon_debug.runners.contract import Engine
 from surgeon_debug.runners.runner_text import parse_runner
-from surgeon_debug.runners.tensorrt.failures import BuildStatus, cache_not_followed
-from surgeon_debug.runners.tensorrt.record import BUILD, beside, read_beside, read_tables
-from surgeon_debug.runners.tensorrt.tactic_log import TacticTable
+from surgeon_debug.runners.tensorrt.failures import BuildStatus, cache_not_followed, plain_reason
+from surgeon_debug.runners.tensorrt.record import BUILD, LOG, beside, read_beside, read_log, read_tables
+from surgeon_debug.runners.tensorrt.tactic_log import TacticLog, TacticTable
 from surgeon_debug.values import Feeds, Value
 from surgeon_passes.errors import BadOptionError, EngineError, FileError
 from surgeon_passes.spec import quote, unquote
@@ -112,14 +113,25 @@ class TensorrtBuilds:
         except EngineFailure as error:
             # What fails when it is run for the first time is an engine all the same.
             if _status(folder) != BuildStatus.OK.value:
-                raise self._refused(error) from error
+                raise self._refused(error, folder) from error
         return self._read(folder)
 
-    def _refused(self, error: EngineFailure) -> BuildRefused:
+    def _refused(self, error: EngineFailure, folder: Path) -> BuildRefused:
         words = str(self._plainly(error))
         missed = cache_not_followed(words) and BuildStatus.CACHE_MISS.value in words
         reason = words if error.ending is Ending.REFUSED else f"the build {_ENDED[error.ending]}: {words}"
-        return BuildRefused(reason, missed=missed)
+        plain = plain_reason(error.what)
+        signature = of_error(EngineFailure(plain, ending=error.ending)) if plain else None
+        log = read_log(folder / "record" / LOG)
+        known = None
+        if signature is not None:
+            document = _document(folder)
+            document = {**document, "tables": [table.to_json() for table in log.tables]}
+            cache = folder / "timing.cache"
+            known = record_of(document, str(cache) if cache.is_file() else "")
+        shutil.rmtree(folder / "record", ignore_errors=True)
+        last = _last_words(log) if error.ending is not Ending.REFUSED else ""
+        return BuildRefused(reason, missed=missed, signature=signature, record=known, last=last)
 
     def _text(self, wish: Wish, folder: Path) -> str:
         """The runner's text for one build."""
@@ -192,12 +204,32 @@ _ENDED = {
 }
 
 
+def _document(folder: Path) -> dict[str, Any]:
+    """The record of a build that failed; empty if there is none."""
+    try:
+        found = json.loads((folder / "record" / BUILD).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _status(folder: Path) -> str:
     """What the record says became of a build; empty if there is none."""
-    try:
-        return str(json.loads((folder / "record" / BUILD).read_text())["status"])
-    except (OSError, ValueError, KeyError):
+    return str(_document(folder).get("status", ""))
+
+
+def _last_words(log: TacticLog) -> str:
+    """What a build was doing when its process ended, as far as its log tells."""
+    if not log.tables:
         return ""
+    last = log.tables[-1]
+    nodes = f" (nodes {', '.join(last.nodes)})" if last.nodes else ""
+    if last.chosen:
+        row = last.row(last.chosen)
+        kernel = f" {row.kernel}" if row is not None and row.kernel else ""
+        return f"the last op in its log is '{last.op}'{nodes}, which had got tactic {last.chosen}{kernel}"
+    tried = f" with tactic {last.rows[-1].hash} {last.rows[-1].kernel}" if last.rows else ""
+    return f"its log ends while op '{last.op}'{nodes} was being timed{tried.rstrip()}"
 
 
 def record_of(document: Mapping[str, Any], cache: str = "") -> BuildRecord:

@@ -49,7 +49,8 @@ class LogSink:
             if path is None:
                 return
             try:
-                self._file = path.open("w", encoding="utf-8", errors="replace")
+                # By lines, so that a process that ends here has told what it was doing.
+                self._file = path.open("w", buffering=1, encoding="utf-8", errors="replace")
             except OSError as error:
                 raise FileError(f"cannot be written: {error.strerror}", where=str(path)) from error
 

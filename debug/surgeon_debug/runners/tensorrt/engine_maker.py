@@ -103,7 +103,9 @@ class Draft:
             yield
         except EngineError as error:
             status = error.status if isinstance(error, BuildFailure) else BuildStatus.BUILD_ERROR
-            self._keep(record.Outcome(status, str(error)), "")
+            document = self._keep(record.Outcome(status, str(error)), "")
+            if self._places.record is not None and not self._facts.pins:
+                self._save_cache(document)
             self.close()
             raise
 
@@ -127,7 +129,7 @@ class Draft:
             address = "" if place is None else self._address(ranges)
             with self._recorded():
                 known = place is not None and record.address_of(place) == address
-                plan = place.read_bytes() if place is not None and known else self._build.run(ranges)
+                plan = place.read_bytes() if place is not None and known else self._plan(ranges)
                 engine, runtime, seconds = load_engine(self._trt, plan, self._sink)
                 self._facts.seconds["load"] = seconds
                 inspected = inspect_engine(self._trt, engine)
@@ -135,15 +137,31 @@ class Draft:
             document = self._keep(record.Outcome(BuildStatus.OK), inspected, engine_ports(self._trt, engine))
             if place is not None and not known:
                 record.write_engine(place, plan, document, address)
-            if self._options.save_cache is not None and self._facts.cache_blob:
-                record.write_cache(self._options.save_cache, self._facts.cache_blob, document)
+            self._save_cache(document)
         listens = self._options.debug != "none" or (bool(self._facts.shown) and self._options.observe == "debug")
         return Made(engine, runtime, listens, document)
+
+    def _plan(self, ranges: profiles.Ranges) -> Any:
+        """Build; what is known then is recorded at once, because the process may end when the plan is loaded."""
+        plan = self._build.run(ranges)
+        if self._places.record is not None:
+            document = self._described(record.Outcome(BuildStatus.NOT_LOADED))
+            record.write_record(self._places.record, document, "")
+            if not self._facts.pins:
+                self._save_cache(document)
+        return plan
+
+    def _save_cache(self, document: Mapping[str, Any]) -> None:
+        if self._options.save_cache is not None and self._facts.cache_blob:
+            record.write_cache(self._options.save_cache, self._facts.cache_blob, document)
+
+    def _described(self, outcome: record.Outcome) -> dict[str, Any]:
+        return record.describe_build(self._trt, self._device, self._model, self._options, self._facts, outcome)
 
     def _keep(self, outcome: record.Outcome, inspected: str, ports: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
         """The document of the build, written where it was asked for."""
         self._sink.end()
-        document = record.describe_build(self._trt, self._device, self._model, self._options, self._facts, outcome)
+        document = self._described(outcome)
         if self._log is not None:
             document = record.with_log(document, record.read_log(self._log))
         document["ports"] = list(ports)

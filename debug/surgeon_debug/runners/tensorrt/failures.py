@@ -8,6 +8,7 @@ nothing about the tactics that it was asked to have.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Sequence
 
 from surgeon_debug.endings import Ending, EngineFailure
@@ -15,6 +16,7 @@ from surgeon_debug.endings import Ending, EngineFailure
 CACHE_NOT_FOLLOWED = "the timing cache was not followed"
 """How a message begins that says: this engine, if there is one, does not have the tactics that were asked for."""
 
+_METADATA = re.compile(r" \(\[ONNX Layer: [^)]*\)$")  # only a build without pins says whose layer it was
 _PARSE = "tensorrt cannot parse"
 _BUILD = "tensorrt cannot build"
 
@@ -24,6 +26,8 @@ class BuildStatus(enum.Enum):
 
     OK = "ok"
     """There is an engine."""
+    NOT_LOADED = "not loaded"
+    """There is a plan; nobody has seen yet whether an engine can be made of it."""
     PARSE_ERROR = "parse error"
     """The parser refused the model."""
     BUILD_ERROR = "build error"
@@ -83,6 +87,27 @@ class BuildFailure(EngineFailure):
 def cache_not_followed(message: str) -> bool:
     """Whether a failure's message says that an engine lacks the tactics it was asked to have: an invalid probe."""
     return CACHE_NOT_FOLLOWED in message
+
+
+def plain_reason(message: str) -> str:
+    """A failure's message without what tells builds apart that fail alike: the same words mean the same failure.
+
+    Args:
+        message: What a build with pins, or without any, failed with.
+
+    Returns:
+        The engine's own words; empty if the message is about a cache that was not followed for another reason than
+        that the engine would not be built with what was pinned.
+    """
+    pinned = f"{CACHE_NOT_FOLLOWED}: {BuildStatus.PIN_REFUSED.value}: "
+    if pinned in message:
+        words = message.partition(pinned)[2]
+    elif CACHE_NOT_FOLLOWED in message:
+        return ""
+    else:
+        _, found, rest = message.partition(_BUILD)
+        words = rest.partition(": ")[2] if found else message
+    return _METADATA.sub("", words)
 
 
 def parser_refused(message: str) -> bool:
