@@ -8,8 +8,7 @@ from pathlib import Path
 from surgeon.cli import DONE, FINDING
 from surgeon.console import print_json, results, talk
 from surgeon.report import cache_report, engine_report
-from surgeon_debug.runners.tensorrt.described import Kind, describe, kind_of, tactics_of
-from surgeon_debug.runners.tensorrt.tactic_tables import diff_tactics
+from surgeon_debug.runners.tensorrt.described import Found, Kind, describe, difference_of, look_at, tactics_of
 from surgeon_passes.errors import BadOptionError
 
 
@@ -31,9 +30,10 @@ def perform(order: Order) -> int:
     Raises:
         SurgeonError: A file cannot be read, or an option means nothing for it.
     """
-    kind = kind_of(order.model)
+    looked = look_at(order.model)
+    kind = looked.kind
     if order.other is not None:
-        return _compare(order, order.other, kind)
+        return _compare(order, looked, look_at(order.other))
     if kind is Kind.OTHER:
         if order.layers:
             raise BadOptionError("--layers is for engines and timing caches", hint="use --nodes '*' for a model")
@@ -42,7 +42,7 @@ def perform(order: Order) -> int:
     if order.nodes is not None:
         raise BadOptionError(f"--nodes is for models, and this is a TensorRT {kind.value}", hint="use --layers")
     with talk().status(f"reading {order.model.name}"):
-        document = describe(order.model, kind)
+        document = describe(looked)
     if order.as_json:
         print_json(document)
     elif kind is Kind.ENGINE:
@@ -52,27 +52,25 @@ def perform(order: Order) -> int:
     return DONE
 
 
-def _compare(order: Order, other: Path, kind: Kind) -> int:
-    for path, is_ in ((order.model, kind), (other, kind_of(other))):
-        if is_ is not Kind.CACHE:
-            raise BadOptionError(
-                "only two timing caches can be compared here", where=str(path), hint="surgeon compare takes two models"
-            )
-    with talk().status(f"reading {order.model.name} and {other.name}"):
-        documents = [describe(path, Kind.CACHE) for path in (order.model, other)]
-        found = diff_tactics(tactics_of(documents[0]), tactics_of(documents[1]))
+def _compare(order: Order, first: Found, second: Found) -> int:
+    for one in (first, second):
+        if one.kind is not Kind.CACHE:
+            hint = "surgeon compare takes two models"
+            raise BadOptionError("only two timing caches can be compared here", where=str(one.path), hint=hint)
+    with talk().status(f"reading {first.path.name} and {second.path.name}"):
+        found = difference_of(describe(first), describe(second))
     if order.as_json:
         print_json(
             {
                 "schema": "surgeon.cachediff/1",
                 "first": str(order.model),
-                "second": str(other),
+                "second": str(second.path),
                 "equal": found.equal,
                 **found.to_json(),
             }
         )
     else:
-        cache_report.print_difference(results(), (order.model, other), found, every=order.layers)
+        cache_report.print_difference(results(), (first.path, second.path), found, every=order.layers)
     return DONE if found.equal else FINDING
 
 

@@ -1,4 +1,4 @@
-"""Words and numbers as tables and lines of a comparison show them."""
+"""Words and numbers as tables and lines show them."""
 
 from __future__ import annotations
 
@@ -6,23 +6,6 @@ import math
 
 from rich.cells import cell_len, set_cell_size
 from rich.markup import escape
-
-from surgeon_debug.compare import Difference
-from surgeon_debug.verdict import Verdict
-
-VERDICT_COLOURS = {
-    Verdict.AGREE: "green",
-    Verdict.INHERITS: "dim",
-    Verdict.ILL_CONDITIONED: "yellow",
-    Verdict.OVERFLOW: "red",
-    Verdict.SUSPECT: "yellow",
-    Verdict.WRONG: "red",
-    Verdict.DIFFER: "red",
-    Verdict.SHAPE: "red",
-    Verdict.MISSING: "red",
-    Verdict.SKIPPED: "dim",
-}
-"""Colours of verdicts, as rich calls them."""
 
 
 def plain(text: str) -> str:
@@ -64,19 +47,3 @@ def middle(name: str, width: int) -> str:
         end = end[1:]
     start = set_cell_size(text, room // 3).rstrip()
     return escape(f"{start}...{end}")
-
-
-def worst_element(difference: Difference) -> str:
-    """Where two values are furthest apart, as the end of a sentence; empty if they are equal."""
-    worst = difference.worst
-    if worst is None:
-        return ""
-    index = ",".join(str(i) for i in worst.index)
-    sample = f" of sample {worst.sample}" if worst.sample else ""
-    return f"; worst at [{index}]{sample}: reference {_value(worst.reference)}, target {_value(worst.target)}"
-
-
-def _value(item: object) -> str:
-    if isinstance(item, float):
-        return f"{item:.6g}"
-    return repr(item) if isinstance(item, str) else str(item)

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from surgeon.report.cells import VERDICT_COLOURS, number, plain, short, worst_element
+from surgeon.report.cells import number, plain, short
+from surgeon.report.verdict_cells import VERDICT_COLOURS, worst_element
 from surgeon.report.layer_table import print_layers
 from surgeon_debug.compare import Difference
 from surgeon_debug.comparison import Cause, Comparison, TensorResult

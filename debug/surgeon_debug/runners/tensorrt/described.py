@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from surgeon_debug.runners.catalogue import make_engine
-from surgeon_debug.runners.tensorrt import look, record
-from surgeon_debug.runners.tensorrt.tactic_tables import KeyTactics, by_key
+from surgeon_debug.runners.tensorrt import record
+from surgeon_debug.runners.tensorrt.tactic_tables import KeyTactics, TacticDiff, by_key, diff_tactics
 from surgeon_passes.errors import FileError
 
 _ENGINES = (".engine", ".plan", ".trt")
@@ -28,40 +29,71 @@ class Kind(enum.Enum):
     """Neither: a model, one may hope."""
 
 
-def kind_of(path: Path) -> Kind:
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A file, and what is known of it without TensorRT."""
+
+    path: Path
+    """The file."""
+    kind: Kind
+    """What it is."""
+    beside: dict[str, Any]
+    """The document beside it; empty if there is none, or it is about another content."""
+
+
+def look_at(path: Path) -> Found:
     """What a file is, by the document beside it or by its ending; the content of either says nothing."""
-    schema = str(record.read_beside(path).get("schema", ""))
+    beside = record.read_beside(path)
+    schema = str(beside.get("schema", ""))
     if schema.startswith("surgeon.tensorrt.build/") or path.suffix.lower() in _ENGINES:
-        return Kind.ENGINE
+        return Found(path, Kind.ENGINE, beside)
     if schema.startswith("surgeon.tensorrt.cache/") or path.suffix.lower() in _CACHES:
-        return Kind.CACHE
-    return Kind.OTHER
+        return Found(path, Kind.CACHE, beside)
+    return Found(path, Kind.OTHER, beside)
 
 
-def describe(path: Path, kind: Kind, *, timeout: float = _PATIENCE) -> dict[str, Any]:
+def describe(found: Found, *, timeout: float = _PATIENCE) -> dict[str, Any]:
     """The document about an engine or a timing cache.
 
     Args:
-        path: The file.
-        kind: What it is.
+        found: The file.
         timeout: Seconds that TensorRT may take, if it must be asked.
 
     Raises:
         FileError: There is no such file.
         EngineError: No document lies beside it, and TensorRT is not there or cannot read it.
     """
-    if not path.is_file():
-        raise FileError("does not exist", where=str(path))
-    beside = record.read_beside(path)
-    if beside:
-        return beside
-    text = f"{look.__file__}:Look:kind={kind.value}"
+    if not found.path.is_file():
+        raise FileError("does not exist", where=str(found.path))
+    if found.beside:
+        return found.beside
+    from surgeon_debug.runners.catalogue import make_engine  # engines are not loaded where a document lies beside
+    from surgeon_debug.runners.tensorrt import look
+
+    text = f"{look.__file__}:Look:kind={found.kind.value}"
     with make_engine(text, isolated=True, timeout=timeout) as engine:
-        engine.prepare(path, [look.DOCUMENT])
-        found: dict[str, Any] = json.loads(str(engine.run({})[look.DOCUMENT][0]))
-    return found
+        engine.prepare(found.path, [look.DOCUMENT])
+        document: dict[str, Any] = json.loads(str(engine.run({})[look.DOCUMENT][0]))
+    return document
 
 
-def tactics_of(document: dict[str, Any]) -> dict[str, KeyTactics]:
-    """The keys of a timing cache with what is known of them."""
-    return by_key(record.read_tables(document), document.get("tactics", {}))
+def tactics_of(document: dict[str, Any], *, without: Container[str] = ()) -> dict[str, KeyTactics]:
+    """The keys of a timing cache with what is known of them.
+
+    Args:
+        document: The document.
+        without: Keys that are not asked for, as the document spells them.
+    """
+    wanted = {key: tactic for key, tactic in document.get("tactics", {}).items() if key not in without}
+    return by_key(record.read_tables(document, wanted), wanted)
+
+
+def difference_of(first: dict[str, Any], second: dict[str, Any]) -> TacticDiff:
+    """What differs between two timing caches, from their documents.
+
+    Of keys that are spelt the same and have the same tactic in both, nothing else is read.
+    """
+    before, after = first.get("tactics", {}), second.get("tactics", {})
+    same = {key for key, tactic in before.items() if after.get(key) == tactic}
+    rest = diff_tactics(tactics_of(first, without=same), tactics_of(second, without=same))
+    return dataclasses.replace(rest, same=rest.same + len(same))

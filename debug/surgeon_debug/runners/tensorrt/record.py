@@ -5,13 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from surgeon_debug.runners.tensorrt.build import BuildFacts
-from surgeon_debug.runners.tensorrt.build_request import BuildOptions
-from surgeon_debug.runners.tensorrt.device_memory import DeviceInfo
 from surgeon_debug.runners.tensorrt.failures import BuildStatus
 from surgeon_debug.runners.tensorrt.inspector import parse_engine
 from surgeon_debug.runners.tensorrt.module import CAPABILITIES, capabilities, version_of
@@ -19,6 +16,11 @@ from surgeon_debug.runners.tensorrt.tactic_log import TacticLog, TacticTable, re
 from surgeon_debug.runners.tensorrt.timing_cache import CacheEntry
 from surgeon_passes.atomic_write import staged
 from surgeon_passes.errors import EngineError, FileError
+
+if TYPE_CHECKING:  # a document is read without what makes engines
+    from surgeon_debug.runners.tensorrt.build import BuildFacts
+    from surgeon_debug.runners.tensorrt.build_request import BuildOptions
+    from surgeon_debug.runners.tensorrt.device_memory import DeviceInfo
 
 SCHEMA = "surgeon.tensorrt.build/1"
 """The ``schema`` of the document; the number changes when a field changes its meaning."""
@@ -191,11 +193,18 @@ def write_cache(path: Path, blob: bytes, document: Mapping[str, Any]) -> None:
             file.write(blob)
 
 
-def read_tables(document: Mapping[str, Any]) -> list[TacticTable]:
-    """The tables of tactics that a document holds; those that cannot be read are left out."""
+def read_tables(document: Mapping[str, Any], wanted: Container[str] | None = None) -> list[TacticTable]:
+    """The tables of tactics that a document holds; those that cannot be read are left out.
+
+    Args:
+        document: The document.
+        wanted: Keys whose tables are asked for; None for all tables.
+    """
     found = []
     for held in document.get("tables", ()):
         try:
+            if wanted is not None and held["key"] not in wanted:
+                continue
             found.append(TacticTable.from_json(held))
         except (KeyError, TypeError, ValueError):
             continue
