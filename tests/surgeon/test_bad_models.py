@@ -7,16 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from tests.surgeon.conftest import Said
+from tests.surgeon.typing_commands import Type
 
-Type = Callable[..., Said]
 HEAD = '<ir_version: 8, opset_import: ["" : 17, "my.domain" : 1]>\n'
 
 

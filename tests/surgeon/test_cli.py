@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from tests.surgeon.conftest import Said
-
-Type = Callable[..., Said]
-ENV = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+from tests.surgeon.typing_commands import ENV, Type
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,48 +14,14 @@ import pytest
 
 from surgeon import cli, console
 from tests.surgeon.conftest import Said
+from tests.surgeon.typing_commands import BRANCHED, ENV, LOOP, ORT, RUNNERS, WRONG, Type, write_model
 
-Type = Callable[..., Said]
-WRONG = f"{Path(__file__).parents[1] / 'debug' / 'wrong_runner.py'}:Wrong"
-ODD = f"{Path(__file__).parents[1] / 'debug' / 'odd_runners.py'}:Odd"
-ENV = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-ORT = "onnxruntime:optimize=none,threads=1"
-
-BRANCHED = """<ir_version: 8, opset_import: ["" : 17]>
-    branched (float[N, 4] x) => (float[N, 4] y, float[N, 4] z)
-    <float[4, 4] w = {1,2,-3,4,5,-6,7,8,-9,1,1,2,1,-1,1,1}> {
-        a = MatMul (x, w)
-        left = Relu (a)
-        right = Neg (a)
-        joined = Add (left, right)
-        y = Abs (joined)
-        z = Sigmoid (right)
-    }"""
-
-LOOP = """<ir_version: 8, opset_import: ["" : 17]>
-    looped (float[2, 4] x) => (float[2, 4] y) <int64 trips = {6}, bool go = {1}> {
-        a = Relu (x)
-        b = Loop <body = body (int64 i, bool c, float[2, 4] carried) => (bool c_out, float[2, 4] next) {
-            c_out = Identity (c)
-            half = Add (carried, a)
-            next = Sigmoid (half)
-        }> (trips, go, a)
-        y = Neg (b)
-    }"""
-
-
-def write(path: Path, text: str) -> Path:
-    """A model whose nodes are called after what they compute."""
-    proto = onnx.parser.parse_model(text)
-    for node in proto.graph.node:
-        node.name = f"/{node.output[0]}"
-    onnx.save(proto, str(path))
-    return path
+ODD = f"{RUNNERS / 'odd_runners.py'}:Odd"
 
 
 @pytest.fixture
 def branched(tmp_path: Path) -> Path:
-    return write(tmp_path / "branched.onnx", BRANCHED)
+    return write_model(tmp_path / "branched.onnx", BRANCHED)
 
 
 def compare(surgeon: Type, model: Path, *options: object, reference: str = ORT, target: str = ORT) -> Said:
@@ -129,7 +93,7 @@ def test_without_isolation_there_is_total_error_only(surgeon: Type, branched: Pa
 def test_less_memory_makes_more_segments_and_the_same_numbers(surgeon: Type, tmp_path: Path) -> None:
     chain = " ".join(f"h{i + 1} = Sigmoid (h{i})" for i in range(12))
     text = f'<ir_version: 8, opset_import: ["" : 17]> chain (float[64, 64] h0) => (float[64, 64] h12) {{ {chain} }}'
-    model = write(tmp_path / "chain.onnx", text)
+    model = write_model(tmp_path / "chain.onnx", text)
     wide = document(surgeon, model, "--layers", target=f"{WRONG}:tensor=h7", code=1)
     tight = document(surgeon, model, "--layers", "--memory", "64KiB", target=f"{WRONG}:tensor=h7", code=1)
     assert tight["segments"] > wide["segments"] == 1
@@ -153,7 +117,7 @@ def test_a_fault_that_looking_heals_is_called_that(surgeon: Type, branched: Path
 
 
 def test_iterations_and_tensors_of_bodies(surgeon: Type, tmp_path: Path) -> None:
-    model = write(tmp_path / "loop.onnx", LOOP)
+    model = write_model(tmp_path / "loop.onnx", LOOP)
     for count in (1, 3):
         found = by_name(document(surgeon, model, "--layers", "--iterations", count))
         assert list(found) == ["a", "b", "/b/body/half", "/b/body/next", "y"]
@@ -265,7 +229,7 @@ def test_annotated_copy_has_findings_and_the_same_values(surgeon: Type, branched
 
 def test_a_hang_and_a_glutton_have_names(surgeon: Type, tmp_path: Path) -> None:
     text = '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 3] x) => (float[N, 3] y) { y = Add (x, x) }'
-    model = write(tmp_path / "m.onnx", text)
+    model = write_model(tmp_path / "m.onnx", text)
     said = compare(surgeon, model, "--timeout", 0.5, target=f"{ODD}:how=hang")
     assert said.code == 3 and "hung while running" in said.err and "0.5 s" in said.err
     said = compare(surgeon, model, "--memory-cap", "700MB", target=f"{ODD}:how=eat")
@@ -275,7 +239,7 @@ def test_a_hang_and_a_glutton_have_names(surgeon: Type, tmp_path: Path) -> None:
 
 def test_a_crash_decides_nothing_and_a_refusal_is_bad_input(surgeon: Type, tmp_path: Path) -> None:
     text = '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 3] x) => (float[N, 3] y) { y = Add (x, x) }'
-    model = write(tmp_path / "m.onnx", text)
+    model = write_model(tmp_path / "m.onnx", text)
     said = compare(surgeon, model, target=f"{ODD}:how=segfault")
     assert said.code == 3 and "crashed while running m.onnx, ended by SIGSEGV" in said.err
     said = compare(surgeon, model, target=f"{ODD}:how=leave")
@@ -288,7 +252,7 @@ def test_outputs_right_though_a_layer_overflows(surgeon: Type, tmp_path: Path) -
     """What goes beyond float16 only where it is looked at is worth a word, and the outputs still agree."""
     text = """<ir_version: 8, opset_import: ["" : 17]> g (float[N, 3] x) => (float[N, 3] y)
         <float k = {3000.0}> { a = Mul (x, k)  b = Mul (a, k)  c = Tanh (b)  y = Neg (c) }"""
-    model, half, feeds = write(tmp_path / "m.onnx", text), tmp_path / "half.onnx", tmp_path / "x.npz"
+    model, half, feeds = write_model(tmp_path / "m.onnx", text), tmp_path / "half.onnx", tmp_path / "x.npz"
     np.savez(feeds, x=np.ones((2, 3), np.float32))
     assert surgeon("rewrite", model, "-p", "convert-precision", "-o", half).code == 0
     said = surgeon("compare", model, half, "--layers", "--feeds", feeds, "--target", "reference")
@@ -376,7 +340,7 @@ def test_polygraphy_values_serve_as_golden(surgeon: Type, branched: Path, tmp_pa
 def littered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model, a golden file of it, whole and cut short, and a few files to stumble over."""
     folder = tmp_path_factory.mktemp("littered")
-    write(folder / "m.onnx", BRANCHED)
+    write_model(folder / "m.onnx", BRANCHED)
     cli.run(["compare", f"{folder}/m.onnx", "--target", ORT, "--save-reference", f"{folder}/whole.golden"])
     whole = (folder / "whole.golden").read_bytes()
     (folder / "cut.golden").write_bytes(whole[:-20])

@@ -20,9 +20,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from surgeon_passes.errors import FileError
-from tests.surgeon.conftest import Said
+from tests.surgeon.typing_commands import Type
 
-Type = Callable[..., Said]
 ODD = f"{Path(__file__).parents[1] / 'debug' / 'odd_runners.py'}:Odd"
 ORT = "onnxruntime:optimize=none,threads=1"
 TEXT = '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 3] x) => (float[N, 3] y) { h = Add (x, x) y = Abs (h) }'

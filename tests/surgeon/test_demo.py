@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import pytest
 
 from surgeon.demo_model import build_demo_model
-from tests.surgeon.conftest import Said
-
-Type = Callable[..., Said]
+from tests.surgeon.typing_commands import Type
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,37 +21,10 @@ from surgeon import cli, console, finding, searching
 from surgeon_debug.find.finding import FindOutcome
 from surgeon_passes.errors import BadOptionError
 from tests.surgeon.conftest import Said
-
-Type = Callable[..., Said]
-DEBUG = Path(__file__).parents[1] / "debug"
-WRONG = f"{DEBUG / 'wrong_runner.py'}:Wrong"
-ENV = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-ORT = "onnxruntime:optimize=none,threads=1"
-
-BRANCHED = """<ir_version: 8, opset_import: ["" : 17]>
-    branched (float[N, 4] x) => (float[N, 4] y, float[N, 4] z)
-    <float[4, 4] w = {1,2,-3,4,5,-6,7,8,-9,1,1,2,1,-1,1,1}> {
-        a = MatMul (x, w)
-        left = Relu (a)
-        right = Neg (a)
-        joined = Add (left, right)
-        y = Abs (joined)
-        z = Sigmoid (right)
-    }"""
-
-LOOP = """<ir_version: 8, opset_import: ["" : 17]>
-    looped (float[2, 4] x) => (float[2, 4] y) <int64 trips = {6}, bool go = {1}> {
-        a = Relu (x)
-        b = Loop <body = body (int64 i, bool c, float[2, 4] carried) => (bool c_out, float[2, 4] next) {
-            c_out = Identity (c)
-            half = Add (carried, a)
-            next = Sigmoid (half)
-        }> (trips, go, a)
-        y = Neg (b)
-    }"""
+from tests.surgeon.typing_commands import BRANCHED, ENV, LOOP, ORT, RUNNERS, WRONG, Type, write_model
 
 # Ends in its own way wherever the node of one tensor is in the model; FLAKY fails in every other process or so.
-RUNNERS = """
+ENDING = """
 import ctypes, os, time
 from pathlib import Path
 import numpy as np, onnx
@@ -92,23 +63,14 @@ class Both(Wrong):
 """
 
 
-def write(path: Path, text: str) -> Path:
-    """A model whose nodes are called after what they compute."""
-    proto = onnx.parser.parse_model(text)
-    for node in proto.graph.node:
-        node.name = f"/{node.output[0]}"
-    onnx.save(proto, str(path))
-    return path
-
-
 @pytest.fixture
 def branched(tmp_path: Path) -> Path:
-    return write(tmp_path / "branched.onnx", BRANCHED)
+    return write_model(tmp_path / "branched.onnx", BRANCHED)
 
 
 @pytest.fixture
 def runners(tmp_path: Path) -> Path:
-    (tmp_path / "runners.py").write_text(RUNNERS)
+    (tmp_path / "runners.py").write_text(ENDING)
     return tmp_path / "runners.py"
 
 
@@ -195,7 +157,7 @@ def test_inside_a_loop(surgeon: Type, tmp_path: Path) -> None:
         "        onnx.save(model, str(path))\n"
         "        super().prepare(path, outputs)\n"
     )
-    model = write(tmp_path / "loop.onnx", LOOP)
+    model = write_model(tmp_path / "loop.onnx", LOOP)
     found = document(surgeon, model, target=f"{tmp_path / 'mine.py'}:Mine")
     assert found["culprits"] == [["/b"]]
     assert "iteration 0" in found["details"][0]["inside"]
@@ -267,7 +229,7 @@ def test_versions_of_a_runner_with_options(surgeon: Type, branched: Path, tmp_pa
         if (Path(onnx.__file__).parents[1] / name).exists():
             (site / name).symlink_to(Path(onnx.__file__).parents[1] / name)
     (tmp_path / "mine.py").write_text(
-        (DEBUG / "wrong_runner.py").read_text() + "\n\nimport sys\n\n\n"
+        (RUNNERS / "wrong_runner.py").read_text() + "\n\nimport sys\n\n\n"
         "class Mine(Wrong):\n"
         "    def __init__(self, tensor: str) -> None:\n"
         f"        super().__init__(tensor=tensor if sys.prefix == {str(other)!r} else '')\n"
@@ -402,7 +364,7 @@ def test_an_interrupt_says_what_is_known_and_how_to_go_on(branched: Path, tmp_pa
 def littered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model and a few files to stumble over."""
     folder = tmp_path_factory.mktemp("littered")
-    write(folder / "m.onnx", BRANCHED)
+    write_model(folder / "m.onnx", BRANCHED)
     (folder / "text.onnx").write_text("this is no model")
     (folder / "weights.bin").write_bytes(np.ones(16, np.float32).tobytes())
     return folder

@@ -6,7 +6,6 @@ import dataclasses
 import importlib.util
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -26,9 +25,7 @@ from tests.debug.scripted_builds import Fault as ScriptedFault
 from tests.debug.scripted_builds import ScriptedBuilder, hash_of, key_of, scripted_spec
 from tests.debug.tensorrt_places import INSTALLED, play
 from tests.simulated_tensorrt.plan import Fault, Where
-from tests.surgeon.conftest import Said
-
-Type = Callable[..., Said]
+from tests.surgeon.typing_commands import Type
 
 
 @pytest.fixture

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -22,10 +20,8 @@ from surgeon.report.replay_report import exit_code, print_replay
 from surgeon_debug.replay import ReplayedOutput, ReplayResult
 from surgeon_debug.search.trial import Outcome
 from surgeon_passes.errors import BadOptionError
-from tests.surgeon.conftest import Said
+from tests.surgeon.typing_commands import ENV, Type
 
-Type = Callable[..., Said]
-ENV = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 MODEL = """<ir_version: 8, opset_import: ["" : 17]>
     branched (float[N, 4] x) => (float[N, 4] y)
     <float[4, 4] w = {1,2,-3,4,5,-6,7,8,-9,1,1,2,1,-1,1,1}> {

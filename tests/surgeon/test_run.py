@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,7 @@ import onnx
 import pytest
 
 from surgeon_debug.golden import GoldenReader
-from tests.surgeon.conftest import Said
-
-Type = Callable[..., Said]
+from tests.surgeon.typing_commands import Type
 
 
 def test_run_takes_several_samples(surgeon: Type, model: Path, tmp_path: Path) -> None:
