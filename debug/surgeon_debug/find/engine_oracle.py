@@ -11,10 +11,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from surgeon_debug.endings import EngineFailure
 from surgeon_debug.find.content_address import content_address
+from surgeon_debug.find.dimension import Dimension
 from surgeon_debug.find.engine_builds import (
     Builder,
     BuildRecord,
@@ -42,23 +43,6 @@ _ENOUGH_FAILURES = 8
 _SECONDS = 5.0
 _HALF = 0.5
 _ROUNDS = 4  # of pinning ops that have got new keys; each may give others new ones
-
-
-class Dimension(Protocol):
-    """What the elements of a search are, and how to build with some of them; it can be pickled."""
-
-    def wish(self, elements: frozenset[int]) -> Wish:
-        """What to ask of the builder."""
-
-    def objection(self, wish: Wish, record: BuildRecord) -> tuple[str, tuple[str, ...]]:
-        """Why a build is not what was wished for, and which cache keys show it; empty if it is."""
-
-    def facts(self) -> str:
-        """All that outcomes depend on besides the elements, in words."""
-
-    @property
-    def keeps(self) -> bool:
-        """Whether the record of each build is to be kept with its trial."""
 
 
 @dataclasses.dataclass
@@ -89,8 +73,7 @@ class EngineSpec:
     worst: float | None = None
     """The error of the engine that fails; one that passes with more than half of it is not taken for right."""
     unbuilt = False
-    """Whether the failure that is looked for is one of the build: then a build that fails is a failure like any other.
-    """
+    """Whether the failure that is looked for is one of the build; a build that fails is then one like any other."""
     thorough = False
     """Whether an engine is run on after it failed, to see how often it does."""
 

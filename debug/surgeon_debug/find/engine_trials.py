@@ -7,8 +7,9 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from surgeon_debug.find.dimension import Dimension
 from surgeon_debug.find.engine_builds import BuildRecord
-from surgeon_debug.find.engine_oracle import RUNS, Dimension, EngineSpec
+from surgeon_debug.find.engine_oracle import RUNS, EngineSpec
 from surgeon_debug.find.finding import Step
 from surgeon_debug.find.flaky_repeats import flaky_repeats
 from surgeon_debug.find.open_pool import open_pool
@@ -17,6 +18,7 @@ from surgeon_debug.find.remember import Remembering
 from surgeon_debug.find.trials import Trials
 from surgeon_debug.journal import Journal
 from surgeon_debug.search.budget import Budget
+from surgeon_passes.errors import BadOptionError
 
 _ATTEMPTS = 3
 
@@ -144,7 +146,9 @@ class EngineTrials:
         else:
             address = f"{dimension.facts()} {spec.runs} {thorough} {spec.worst} {unbuilt}"
         remember = Remembering(address, self._journal)
-        pool = open_pool(spec, remember, lanes=lanes or self._how.jobs, workers=self._how.workers)
+        begins = getattr(dimension, "cache", "")  # the timing cache that its builds begin with
+        files = (Path(begins),) if begins else ()
+        pool = open_pool(spec, remember, lanes=lanes or self._how.jobs, workers=self._how.workers, files=files)
         with contextlib.closing(pool):
             trials = Trials(pool, remember, self._meter, self._progress)
             trials.followed = against.signature if against is not None else None
@@ -156,12 +160,18 @@ class EngineTrials:
 
         Raises:
             SearchStopped: The budget is spent.
+            BadOptionError: A worker made the files where this machine does not see them.
         """
         for attempt in range(_ATTEMPTS):
             found = trials.record(elements, attempt)
             cache = found.payload.get("cache", "")
             if not cache or Path(cache).is_file():
-                break
+                return found
+            if self._how.workers:
+                raise BadOptionError(
+                    f"a worker wrote the timing cache {cache}, which is not to be seen here",
+                    hint="give --resume a folder that this machine and all workers share",
+                )
         return found
 
 

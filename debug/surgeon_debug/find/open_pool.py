@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +22,9 @@ class TravellingSpec(OracleSpec, Protocol):
     """Accept weights outside its folder."""
 
 
-def open_pool(spec: TravellingSpec, remember: Remembering, *, lanes: int, workers: str | None) -> TrialPool:
+def open_pool(
+    spec: TravellingSpec, remember: Remembering, *, lanes: int, workers: str | None, files: Sequence[Path] = ()
+) -> TrialPool:
     """A pool; whoever opens it closes it.
 
     Args:
@@ -29,6 +32,7 @@ def open_pool(spec: TravellingSpec, remember: Remembering, *, lanes: int, worker
         remember: Where trials are looked up and noted.
         lanes: Trials at a time, on this machine.
         workers: The address of a scheduler, whose workers make the trials instead; None for this machine.
+        files: What workers must see besides the model.
 
     Raises:
         BadOptionError: The address is none, nobody answers, or workers do not see the model; or there are no lanes.
@@ -38,4 +42,5 @@ def open_pool(spec: TravellingSpec, remember: Remembering, *, lanes: int, worker
         return LocalPool(spec, lanes, remember)
     from surgeon_debug.find.dask_pool import DaskPool
 
-    return DaskPool(spec, workers, remember, files=files_of(spec.model, allow_external=spec.allow_external))
+    seen = (*files_of(spec.model, allow_external=spec.allow_external), *files)
+    return DaskPool(spec, workers, remember, files=seen)

@@ -8,10 +8,11 @@ from pathlib import Path
 from surgeon_debug.find.engine_oracle import EngineSpec
 from surgeon_debug.find.engine_trials import Recorded
 from surgeon_debug.find.finding import Step, conclude
+from surgeon_debug.find.good_cache import build_command, keep_cache
 from surgeon_debug.find.tactic_census import Census, Coverage
 from surgeon_debug.find.tactic_finding import BadTactic, Tactic, TacticCulprit, TacticFinding
 from surgeon_debug.find.tactic_pins import Pinned
-from surgeon_debug.find.tensorrt_builds import TensorrtBuilder, build_command, keep_cache
+from surgeon_debug.find.tensorrt_builds import TensorrtBuilder
 from surgeon_debug.find.trials import Trials
 from surgeon_debug.runners.tensorrt.tactic_tables import KeyTactics
 

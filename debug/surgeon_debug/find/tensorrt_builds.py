@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import json
 import re
-import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,14 +20,15 @@ from surgeon_debug.runners.catalogue import make_engine
 from surgeon_debug.runners.contract import Engine
 from surgeon_debug.runners.runner_text import parse_runner
 from surgeon_debug.runners.tensorrt.failures import BuildStatus, cache_not_followed, plain_reason
-from surgeon_debug.runners.tensorrt.record import BUILD, LOG, beside, read_beside, read_log, read_tables
-from surgeon_debug.runners.tensorrt.tactic_log import TacticLog, TacticTable
+from surgeon_debug.runners.tensorrt.record import BUILD, LOG, read_beside, read_log, read_tables
+from surgeon_debug.runners.tensorrt.tactic_log import TacticLog
 from surgeon_debug.values import Feeds, Value
 from surgeon_passes.errors import BadOptionError, EngineError, FileError
-from surgeon_passes.spec import quote, unquote
+from surgeon_passes.spec import quote
 
 _ALLOWED = re.compile(r"\[(.*)\]")
-_SIZES = ("dims", "profile")
+SIZES = ("dims", "profile")
+"""Options of the runner that say the sizes of dynamic inputs."""
 _NEEDED = ("record", "cache", "save_cache", "pins", "strict", "editable", "engine")
 
 
@@ -147,8 +147,8 @@ class TensorrtBuilds:
             options["pins"] = quote(str(folder / "pins.json"))
         if wish.strict:
             options["strict"] = "true"
-        if self._builder.sizes and not any(name in options for name in _SIZES):
-            (folder / "profile.json").write_text(json.dumps(_ranges(self._builder)))
+        if self._builder.sizes and not any(name in options for name in SIZES):
+            (folder / "profile.json").write_text(json.dumps(ranges_of(self._builder)))
             options["profile"] = quote(str(folder / "profile.json"))
         if confines.python is not None:
             options["python"] = quote(str(confines.python))
@@ -292,63 +292,8 @@ def read_known(path: Path) -> tuple[BuildRecord | None, str, str]:
     return (record_of(document, str(path)) if document.get("tactics") else None), str(path.absolute()), digest
 
 
-def keep_cache(made: Path, place: Path, tables: Sequence[TacticTable] = ()) -> None:
-    """Copy a timing cache, and what lies beside it, to where a user wants it.
-
-    Args:
-        made: The cache that a build left behind.
-        place: Where it is to be.
-        tables: What its keys stand for; a build that timed nothing was told nothing of that.
-
-    Raises:
-        FileError: It cannot be written.
-    """
-    document = read_beside(made)
-    if document:
-        known = {table["key"]: table for table in document.get("tables", ())}
-        known = {**{table.key: table.to_json() for table in tables if table.key}, **known}
-        document["tables"] = list(known.values())
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(made, place)
-        if document:
-            beside(place).write_text(json.dumps(document, indent=1), encoding="utf-8")
-    except OSError as error:
-        raise FileError(f"cannot be written: {(error.strerror or str(error)).lower()}", where=str(place)) from error
-
-
-def build_command(builder: TensorrtBuilder, model: str, cache: Path) -> str:
-    """A command that builds an engine whose tactics a timing cache decides.
-
-    Options that the keys of the cache depend on are those of the runner's text; sizes of dynamic inputs are written
-    beside the cache.
-
-    Args:
-        builder: What was built.
-        model: How the user calls the model.
-        cache: The timing cache.
-
-    Raises:
-        FileError: The sizes cannot be written.
-    """
-    given = parse_runner(builder.target)[0].options
-    words = ["surgeon", "build", model, "-o", "ENGINE", "--timing-cache", str(cache), "--pin"]
-    for name in ("workspace", "level", "dims", "profile", "route"):
-        if name in given:
-            words += [f"--{name}", unquote(given[name])]
-    if given.get("tf32", "true").lower() in ("false", "0", "no", "off"):
-        words.append("--no-tf32")
-    if builder.sizes and not any(name in given for name in _SIZES):
-        sizes = cache.with_name(f"{cache.name}.sizes.json")
-        try:
-            sizes.write_text(json.dumps(_ranges(builder)))
-        except OSError as error:
-            raise FileError(f"cannot be written: {(error.strerror or str(error)).lower()}", where=str(sizes)) from error
-        words += ["--profile", str(sizes)]
-    return shlex.join(words)
-
-
-def _ranges(builder: TensorrtBuilder) -> dict[str, dict[str, list[int]]]:
+def ranges_of(builder: TensorrtBuilder) -> dict[str, dict[str, list[int]]]:
+    """Sizes of dynamic inputs as the runner reads them from a file, by input."""
     names = ("min", "opt", "max")
     return {name: dict(zip(names, map(list, sizes), strict=True)) for name, sizes in builder.sizes}
 
