@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from pathlib import Path
 
 import pytest
 
-from surgeon_debug.find.engine_builds import BuildRecord
+from surgeon_debug.find.engine_builds import BuildRecord, Wish
 from surgeon_debug.find.engine_trials import HowToSearch
 from surgeon_debug.find.finding import FindOutcome
 from surgeon_debug.find.tactic_finding import TacticFinding
 from surgeon_debug.find.tactic_search import KnownBuild, TacticSearch
 from surgeon_debug.search.budget import Budget
-from tests.debug.scripted_builds import Fault, ScriptedBuilder, hash_of, key_of, scripted_spec
+from tests.debug.scripted_builds import Fault, ScriptedBuilder, ScriptedBuilds, hash_of, key_of, scripted_spec
 
 
 def search(
@@ -231,3 +232,32 @@ def test_any_pair_of_bad_tactics_and_any_build_that_fails(tmp_path: Path) -> Non
         faults = (bad((culprit, 0)), bad((troubled, draw.randint(1, counts[troubled] - 1)), effect="refuse"))
         found = search(tmp_path, ScriptedBuilder(counts, faults))
         assert named(found) == [{(key_of(culprit), hash_of(culprit, 0))}], (counts, faults)
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 5])
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_mistake_in_a_program_is_no_outcome(tmp_path: Path, after: int, jobs: int) -> None:
+    """In the record, the replay, the census and a bisection, each of which asks in another way."""
+    spec = scripted_spec(tmp_path, MistakenBuilder((3,) * 20, (bad((4, 0)),), after=after, log=str(tmp_path / "log")))
+    with pytest.raises(ZeroDivisionError, match="a mistake"):
+        TacticSearch(spec, HowToSearch(jobs=jobs)).run("model.onnx", ("ort", "trt"))
+
+
+@dataclasses.dataclass(frozen=True)
+class MistakenBuilder(ScriptedBuilder):
+    after: int = 0
+
+    def make(self) -> MistakenBuilds:
+        return MistakenBuilds(self)
+
+
+class MistakenBuilds(ScriptedBuilds):
+    def __init__(self, script: MistakenBuilder) -> None:
+        super().__init__(script)
+        self._after, self._lines = script.after, Path(script.log)
+
+    def build(self, wish: Wish) -> BuildRecord:
+        found = super().build(wish)
+        if len(self._lines.read_text().splitlines()) >= self._after:
+            raise ZeroDivisionError("a mistake")
+        return found

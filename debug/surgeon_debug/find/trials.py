@@ -16,7 +16,6 @@ from surgeon_debug.find.trial_pool import TrialPool
 from surgeon_debug.search.budget import Meter
 from surgeon_debug.search.drive import SearchStopped, drive
 from surgeon_debug.search.trial import Answer, Outcome, Search, Trial
-from surgeon_passes.errors import SurgeonError
 
 
 @dataclasses.dataclass
@@ -220,11 +219,12 @@ def stopped_early(search: Callable[[], None]) -> str:
     Raises:
         SurgeonError: What stopped it, if something is wrong that has nothing to do with the elements.
         KeyboardInterrupt: The user has had enough.
+        Exception: Whatever else a trial or the search raised: that is a mistake of a program, and no outcome.
     """
     try:
         search()
     except SearchStopped as stop:
-        if isinstance(stop.__cause__, SurgeonError | KeyboardInterrupt):
+        if stop.__cause__ is not None:
             raise stop.__cause__ from None
         return stop.reason
     return ""
