@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from surgeon_debug.attribution import Attribution
 from surgeon_debug.compare import Difference
 from surgeon_debug.screen import Screen
 from surgeon_debug.verdict import Judgement, Verdict
+
+if TYPE_CHECKING:
+    from surgeon_debug.ladder import Ladder
 
 SCHEMA = "surgeon.compare/2"
 """The ``schema`` field of the JSON document; the number changes when a field changes its meaning."""
@@ -137,6 +140,8 @@ class Comparison:
     """In how many segments the layers were compared; 0 without layers."""
     notes: tuple[str, ...]
     """What else a reader must know to trust the result, as sentences."""
+    ladder: Ladder | None = None
+    """What looking into the engine with little disturbance came to, if that was how layers were compared."""
 
     @property
     def verdict(self) -> str:
@@ -161,6 +166,8 @@ class Comparison:
     @property
     def cause(self) -> Cause:
         """Why the outputs are what they are."""
+        if self.ladder is not None:
+            return self.ladder.cause
         if self.wrong:
             return Cause.LAYER
         if self.verdict == "agree":
@@ -176,7 +183,7 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """A document of plain values. Numbers that JSON lacks are the texts ``nan``, ``inf`` and ``-inf``."""
         first = self.first
-        return {
+        document = {
             "schema": SCHEMA,
             "verdict": self.verdict,
             "cause": self.cause.value,
@@ -196,6 +203,7 @@ class Comparison:
             "observations": [plain(dataclasses.asdict(item)) for item in self.observations],
             "notes": list(self.notes),
         }
+        return document if self.ladder is None else {**document, "ladder": self.ladder.to_json()}
 
 
 def _result_json(result: TensorResult) -> dict[str, Any]:

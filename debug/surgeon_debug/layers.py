@@ -151,7 +151,7 @@ def compare_models(
             found,
             model=label_of(model),
             other=label_of(model if other is None else other),
-            tolerance=_words(limits),
+            tolerance=tolerance_words(limits),
             notes=(*notes, *found.notes),
         )
 
@@ -207,7 +207,8 @@ def _samples(
     return samples_of(model, feeds, count=samples, seed=seed, dims=dims), feeds is None
 
 
-def _words(limits: Limits | None) -> str:
+def tolerance_words(limits: Limits | None) -> str:
+    """What outputs are judged by: the caller's limits as a phrase, or ``table``."""
     if limits is None or not limits.given:
         return "table"
     words = ", ".join(limit.text for limit in limits.everywhere)

@@ -1,13 +1,16 @@
-"""The first group of an engine's layers that is given right values and makes wrong ones."""
+"""Groups of an engine's layers that are given right values and make wrong ones."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 
 from surgeon_debug.runners.tensorrt.inspector import EngineLayer
 from surgeon_debug.runners.tensorrt.layer_map import LayerMap
-from surgeon_debug.runners.tensorrt.watch import Look
+from surgeon_debug.seen_tensor import Look
+
+Bad = Callable[[Look], bool]
+"""Whether a look shows an error."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +27,10 @@ class Group:
     """Tensors of the model that come out wrong."""
     candidates: int
     """How many tensors of the model the wrong one may be; 1 if that is sure."""
+    shown: tuple[str, ...] = ()
+    """The wrong tensors as the engine calls them."""
+    inside: tuple[str, ...] = ()
+    """The tensor in a body that goes wrong first: its path and the iteration, if it was seen."""
 
 
 def most_suspect(split: Sequence[tuple[str, ...]], group: Group | None, makers: Set[str]) -> tuple[str, ...]:
@@ -38,63 +45,116 @@ def most_suspect(split: Sequence[tuple[str, ...]], group: Group | None, makers: 
     return min(split, key=lambda nodes: (makers.isdisjoint(nodes), own.isdisjoint(nodes), nodes), default=())
 
 
-def first_bad_group(layers: LayerMap, looks: Sequence[Look], bad: Callable[[Look], bool]) -> Group | None:
-    """Find it.
+class SeenTensors:
+    """The tensors that an engine showed, and which of them are wrong.
 
     Args:
         layers: The engine's layers.
-        looks: Tensors that were seen; several looks at one tensor hold it against several of the model, and it is right
-            if one of these fits.
+        looks: At the tensors, in the order in which the engine showed them; several looks at one time hold it against
+            several tensors of the model, and it is right if one of these fits. A tensor that was shown in several runs
+            or iterations is wrong if it was in one of them.
         bad: Whether a look shows an error.
-
-    Returns:
-        The group that ends in the first wrong tensor, in the order in which the engine shows them, and begins with
-        tensors that are right or come from outside; None if no tensor is wrong.
+        owners: For tensors in bodies, by their names in the engine, the node of the main graph that holds them.
     """
-    seen: dict[str, list[Look]] = {}
+
+    def __init__(
+        self, layers: LayerMap, looks: Sequence[Look], bad: Bad, owners: Mapping[str, str] | None = None
+    ) -> None:
+        self._layers, self._bad = layers, bad
+        self.looks: dict[str, list[Look]] = {}
+        """By the tensor's name in the engine."""
+        for look in looks:
+            self.looks.setdefault(look.name, []).append(look)
+        self.wrong: dict[str, list[Look]] = {}
+        """Those that are wrong: the looks of the first time that they were."""
+        for name, found in self.looks.items():
+            if first := _first_wrong(found, bad):
+                self.wrong[name] = first
+        self._writers = {tensor.name: item.layer for item in layers.layers for tensor in item.layer.outputs}
+        for name, node in (owners or {}).items():
+            held = layers.layers_of(node)
+            if name in self.looks and name not in self._writers and held:
+                self._writers[name] = held[0].layer
+        self._inside = {name for name in self.looks if any(look.how == "body" for look in self.looks[name])}
+        self._right = {
+            name for name, found in self.looks.items() if name not in self.wrong and any(x.compared for x in found)
+        }
+
+    def groups(self) -> tuple[list[Group], set[str]]:
+        """Groups that go wrong independently of each other, in the engine's order; and what follows from these."""
+        spans: list[tuple[set[str], list[str], list[str]]] = []  # layers, right tensors at the border, wrong ones
+        follows: set[str] = set()
+        for name in self.wrong:
+            if name not in self._writers:
+                continue
+            inside, borders, handed = self._back(name)
+            if handed:
+                follows.add(name)
+                continue
+            same = next((span for span in spans if span[0] & inside), None)
+            if same is None:
+                spans.append((inside, borders, [name]))
+            else:  # two tensors that leave layers which nobody looked between
+                same[0].update(inside)
+                same[1].extend(borders)
+                same[2].append(name)
+        return [self._group(*span) for span in spans], follows
+
+    def _back(self, first: str) -> tuple[set[str], list[str], bool]:
+        """Layers from a wrong tensor back to seen ones; the right ones among these, and whether any was wrong."""
+        inside: set[str] = set()
+        borders: dict[str, None] = {}
+        handed = False
+        stack = [first]
+        while stack:
+            writer = self._writers.get(stack.pop())
+            if writer is None or writer.name in inside:
+                continue
+            inside.add(writer.name)
+            for tensor in writer.inputs:
+                if tensor.name in self._right:
+                    borders[tensor.name] = None
+                elif tensor.name in self.wrong:
+                    handed = True
+                else:
+                    stack.append(tensor.name)
+        return inside, list(borders), handed
+
+    def _group(self, inside: set[str], borders: Collection[str], wrong: Sequence[str]) -> Group:
+        order = [item for item in self._layers.layers if item.layer.name in inside]
+        nodes = tuple(dict.fromkeys(node for item in order for node in item.nodes if item.layer.nodes))
+        if not nodes:
+            nodes = tuple(dict.fromkeys(node for item in order for node in item.nodes))
+        reads = dict.fromkeys(
+            look.tensor for name in borders for look in self.looks[name] if look.compared and not self._bad(look)
+        )
+        outer = [look for name in wrong if name not in self._inside for look in self.wrong[name] if look.tensor]
+        writes = dict.fromkeys(look.tensor for look in outer)
+        choices = max((look.choices for name in wrong for look in self.wrong[name] if look.tensor), default=1)
+        return Group(
+            tuple(item.layer.name for item in order),
+            nodes,
+            tuple(reads),
+            tuple(writes),
+            choices,
+            tuple(wrong),
+            self._first_inside(wrong),
+        )
+
+    def _first_inside(self, wrong: Sequence[str]) -> tuple[str, ...]:
+        """Of the wrong tensors in bodies the one that goes wrong in the earliest iteration, and there first."""
+        looks = [self.wrong[name][0] for name in wrong if name in self._inside]
+        first = min(looks, key=lambda look: (look.run, look.occurrence), default=None)
+        return () if first is None else (first.tensor or first.name, str(first.occurrence))
+
+    def writer(self, name: str) -> EngineLayer | None:
+        """The layer that computes a tensor; None if that is not known."""
+        return self._writers.get(name)
+
+
+def _first_wrong(looks: Sequence[Look], bad: Bad) -> list[Look]:
+    """The looks of the first time that a tensor was wrong; empty if it never was."""
+    times: dict[tuple[int, int], list[Look]] = {}
     for look in looks:
-        if look.tensor or look.special:
-            seen.setdefault(look.name, []).append(look)
-    # A tensor that was looked at in several runs or iterations is wrong if it was in one of them.
-    wrong = {name: found for name, found in seen.items() if _wrong(found, bad)}
-    writers = {tensor.name: item.layer for item in layers.layers for tensor in item.layer.outputs}
-    first = next((name for name in wrong if name in writers), None)
-    if first is None:
-        return None
-    right = seen.keys() - wrong.keys()
-    inside, borders = _back(first, writers, right)
-    order = [item for item in layers.layers if item.layer.name in inside]
-    nodes = tuple(dict.fromkeys(node for item in order for node in item.nodes if item.layer.nodes))
-    if not nodes:
-        nodes = tuple(dict.fromkeys(node for item in order for node in item.nodes))
-    reads = tuple(dict.fromkeys(look.tensor for name in borders for look in seen[name] if not bad(look)))
-    found = [look for look in wrong[first] if look.tensor]
-    writes = tuple(dict.fromkeys(look.tensor for look in found))
-    return Group(
-        tuple(item.layer.name for item in order), nodes, reads, writes, max((look.choices for look in found), default=1)
-    )
-
-
-def _wrong(looks: Sequence[Look], bad: Callable[[Look], bool]) -> bool:
-    occurrences: dict[int, list[Look]] = {}
-    for look in looks:
-        occurrences.setdefault(look.occurrence, []).append(look)
-    return any(all(bad(look) for look in found) for found in occurrences.values())
-
-
-def _back(first: str, writers: dict[str, EngineLayer], right: set[str]) -> tuple[set[str], list[str]]:
-    """Layers from a tensor back to those that are right, and the right ones that were met."""
-    inside: set[str] = set()
-    borders: dict[str, None] = {}
-    stack = [first]
-    while stack:
-        writer = writers.get(stack.pop())
-        if writer is None or writer.name in inside:
-            continue
-        inside.add(writer.name)
-        for tensor in writer.inputs:
-            if tensor.name in right:
-                borders[tensor.name] = None
-            else:
-                stack.append(tensor.name)
-    return inside, list(borders)
+        times.setdefault((look.run, look.occurrence), []).append(look)
+    return next((found for found in times.values() if all(bad(look) for look in found)), [])

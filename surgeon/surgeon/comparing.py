@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from surgeon import options
 from surgeon.console import talk
@@ -15,6 +16,7 @@ from surgeon_debug.comparison import Comparison, TensorResult
 from surgeon_debug.feed_files import load_feeds
 from surgeon_debug.layers import compare_models
 from surgeon_debug.limits import Limits
+from surgeon_debug.observe_ladder import climb
 from surgeon_debug.pair import LayerOptions
 from surgeon_debug.result_file import save_result
 from surgeon_debug.runners.contract import Engine
@@ -38,6 +40,7 @@ class Request:
     whole: bool | None
     iterations: int
     inner: int
+    pieces: bool
     feeds: Path | None
     samples: int
     seed: int
@@ -73,10 +76,6 @@ def perform(request: Request, engines: Sequence[Engine]) -> Comparison:
         SurgeonError: A model, a runner or an option does not do, or a file must not or cannot be written.
     """
     _check(request)
-    given = None
-    if request.feeds is not None:
-        given = load_feeds(request.feeds, load(request.model, allow_external=request.allow_external))
-    limits = Limits.parse(request.metric, request.per_tensor, rtol=request.rtol, atol=request.atol)
     with talk().status(f"comparing {request.model.name}") as status:
         clock = _Clock(request.model.name)
         return compare_models(
@@ -84,18 +83,62 @@ def perform(request: Request, engines: Sequence[Engine]) -> Comparison:
             request.other,
             target=engines[1],
             reference=engines[0],
-            feeds=given,
-            samples=request.samples,
-            seed=request.seed,
-            dims=options.parse_dims(request.dims),
             layers=request.layer_options,
-            limits=limits if limits.given else None,
-            postprocess=None if request.postprocess is None else load_postprocess(request.postprocess),
-            against=request.against,
-            save_reference=request.save_reference,
-            allow_external=request.allow_external,
             progress=lambda count, total: status.update(clock.words(count, total)),
+            **_common(request),
         )
+
+
+def look_inside(request: Request, reference: Engine, timeout: float | None, memory_cap: str | None) -> Comparison:
+    """Compare on TensorRT, looking at its layers with as little disturbance as will do.
+
+    Args:
+        request: What was typed.
+        reference: The reference.
+        timeout: Seconds for one build or one run.
+        memory_cap: Memory for each engine's process.
+
+    Raises:
+        SurgeonError: A model, a runner or an option does not do, or a file must not or cannot be written.
+    """
+    _check(request)
+    for option, asked in (
+        ("--memory", request.memory is not None),
+        ("--no-isolate", not request.isolate),
+        ("--whole", request.whole is not None),
+    ):
+        if asked:
+            raise BadOptionError(f"{option} is about comparing piece by piece", hint="on TensorRT add --pieces")
+    assert request.target is not None
+    with talk().status(f"comparing {request.model.name}"):
+        return climb(
+            request.model,
+            target=request.target,
+            reference=reference,
+            layers=LayerOptions(iterations=request.iterations, inner=request.inner),
+            timeout=timeout,
+            memory_cap=parse_size(memory_cap) if memory_cap else None,
+            **_common(request),
+        )
+
+
+def _common(request: Request) -> dict[str, Any]:
+    """The arguments that do not depend on how layers are compared."""
+    given = None
+    if request.feeds is not None:
+        given = load_feeds(request.feeds, load(request.model, allow_external=request.allow_external))
+    limits = Limits.parse(request.metric, request.per_tensor, rtol=request.rtol, atol=request.atol)
+    return {
+        "feeds": given,
+        "samples": request.samples,
+        "seed": request.seed,
+        "dims": options.parse_dims(request.dims),
+        "limits": limits if limits.given else None,
+        "postprocess": None if request.postprocess is None else load_postprocess(request.postprocess),
+        "against": request.against,
+        "save_reference": request.save_reference,
+        "allow_external": request.allow_external,
+    }
 
 
 def write_files(done: Comparison, request: Request) -> None:
@@ -124,6 +167,7 @@ def _check(request: Request) -> None:
             ("--memory", request.memory is not None),
             ("--no-isolate", not request.isolate),
             ("--whole", request.whole is not None),
+            ("--pieces", request.pieces),
         ):
             if asked:
                 raise BadOptionError(f"{option} means nothing without layers", hint="add --layers")

@@ -1,98 +1,211 @@
-"""Looking into an engine, step by step, on the simulated TensorRT with planted faults."""
+"""Looking into an engine, step by step, on the simulated TensorRT with planted faults: every ending, exact culprits."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
-from surgeon_debug.ladder import Ladder, LadderVerdict, Step
+from surgeon_debug.comparison import Cause, Comparison
+from surgeon_debug.ladder import Ladder, LadderVerdict, Rung, Step
+from surgeon_debug.ladder_runs import Ran, Runs
 from surgeon_debug.observe_ladder import climb
-from surgeon_debug.runners.tensorrt.inspector import EngineInfo, EngineLayer, EngineTensor
-from surgeon_debug.runners.tensorrt.layer_map import LayerMap, ModelTensor
-from surgeon_debug.runners.tensorrt.watch import Look, look_at
-from surgeon_debug.suspect_group import first_bad_group
+from surgeon_debug.verdict import Verdict
+from surgeon_passes.errors import BadOptionError
 from tests.debug.tensorrt_places import net, play
 from tests.simulated_tensorrt.plan import Fault, Where
 
+C_IS_WRONG = Fault("wrong_values", Where(node="/c"), amount=0.2)
 
-def climbed(monkeypatch: pytest.MonkeyPatch, folder: Path, *faults: Fault, **traits: object) -> Ladder:
-    play(monkeypatch, folder, *faults, **traits)
-    return climb(net(folder), target="tensorrt:tf32=false", timeout=60)
+BRANCHES = """<ir_version: 9, opset_import: ["" : 17]>
+    net (float[2, 8] x) => (float[2, 8] y, float[2, 8] z) {
+        a = MatMul (x, w)
+        b = Softmax (a)
+        y = MatMul (b, v)
+        c = MatMul (x, v)
+        d = Softmax (c)
+        z = MatMul (d, w)
+    }"""
 
 
-def test_a_healthy_engine_is_left_alone(any_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = climbed(monkeypatch, tmp_path)
-    assert found.verdict is LadderVerdict.RIGHT and [rung.step for rung in found.rungs] == [Step.WHOLE]
+def saved(folder: Path, text: str, **shapes: tuple[int, ...]) -> Path:
+    """A model with seeded weights, whose nodes are called by their outputs."""
+    proto = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    for name, shape in shapes.items():
+        weight = (rng.standard_normal(shape) / 3).astype(np.float32)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
+    for node in proto.graph.node:
+        node.name = f"/{node.output[0]}"
+    onnx.save(proto, str(folder / "net.onnx"))
+    return folder / "net.onnx"
 
 
-def test_a_wrong_layer_is_located(each_simulated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = climbed(monkeypatch, tmp_path, Fault("wrong_values", Where(node="/c"), amount=0.2), hidden_share=0.0)
+def climbed(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, *faults: Fault, model: Path | None = None, **traits: object
+) -> tuple[Comparison, Ladder]:
+    play(monkeypatch, folder, *faults, **{"hidden_share": 0.0, **traits})
+    done = climb(model or net(folder), target="tensorrt:tf32=false", timeout=60)
+    assert done.ladder is not None
+    return done, done.ladder
+
+
+def steps(found: Ladder) -> list[tuple[Step, bool | None]]:
+    return [(rung.step, rung.fails) for rung in found.rungs]
+
+
+def rung_of(found: Ladder, step: Step) -> Rung:
+    rung = found.rung(step)
+    assert rung is not None
+    return rung
+
+
+def test_of_a_healthy_engine_every_tensor_is_seen_and_right(
+    any_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, found = climbed(monkeypatch, tmp_path)
+    assert done.verdict == "agree" and found.verdict is LadderVerdict.RIGHT and done.cause is Cause.NONE
+    assert steps(found) == [(Step.WHOLE, False), (Step.UNFUSED, False)]  # no more disturbance than needed
+    assert {row.verdict for row in found.rows} <= {Verdict.AGREE, Verdict.SKIPPED}
+    assert "y" in [row.title for row in found.rows] and all(row.error is not None for row in found.rows if row.tensors)
+
+
+def test_rows_say_layer_and_nodes(each_simulated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, found = climbed(monkeypatch, tmp_path)
+    assert [(row.title, row.nodes, row.sure) for row in found.rows] == [
+        ("b", ("/a", "/b"), True),
+        ("d", ("/c", "/d"), True),
+        ("y", ("/y",), True),
+    ]
+    assert all(row.layer for row in found.rows) and found.ambiguous == 0
+
+
+def test_a_wrong_node_is_located_inside_its_layer(
+    each_simulated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, found = climbed(monkeypatch, tmp_path, C_IS_WRONG)
     assert found.verdict is LadderVerdict.LOCATED and found.nodes == ("/c",) and found.alone
-    unfused = found.rungs[1]
-    assert unfused.step is Step.UNFUSED and unfused.fails and not unfused.split  # the engine is the same
-    assert found.to_json()["steps"][1]["step"] == "unfused tensors"
+    assert found.group is not None and found.group.nodes == ("/c", "/d") and found.group.reads == ("b",)
+    assert [row.verdict for row in found.rows] == [Verdict.AGREE, Verdict.WRONG, Verdict.INHERITS]
+    unfused = rung_of(found, Step.UNFUSED)
+    assert unfused.fails and not unfused.split and not unfused.kernels  # the engine is the same
+    assert done.verdict == "differ" and done.cause is Cause.LAYER
+    assert done.first is not None and (done.first.tensor, done.first.node) == ("d", "/d")
+    told = done.to_json()["ladder"]
+    assert told["steps"][1]["step"] == "unfused tensors" and told["tensors"][1]["verdict"] == "wrong"
 
 
 def test_what_marking_heals_is_fusion_dependent(
-    new_tensorrt: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fault = Fault("wrong_values", Where(node="/c"), fused_with=("/d",), amount=0.2)
-    found = climbed(monkeypatch, tmp_path, fault, hidden_share=0.0)
-    assert found.verdict is LadderVerdict.FUSION and found.nodes == ("/c", "/d")
-    assert found.rungs[-1].step is Step.MARKED and found.rungs[-1].split == (("/c", "/d"),)
+    done, found = climbed(monkeypatch, tmp_path, fault)
+    assert found.verdict is LadderVerdict.FUSION and found.nodes == ("/c", "/d") and done.cause is Cause.FUSION
+    assert steps(found)[2:] == [(Step.MARKED, False), (Step.PIECE, True)]  # with its fusion it is wrong alone, too
+    assert rung_of(found, Step.MARKED).split == (("/c", "/d"),)
+
+
+def played_by_step(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, always: tuple[Fault, ...], at: dict[Step, tuple[Fault, ...]]
+) -> Ladder:
+    """Climb where the library is another in some steps."""
+    make, piece = Runs.make, Runs.piece
+
+    def make_so(self: Runs, step: Step, shown: Sequence[str] = ()) -> Ran:
+        play(monkeypatch, folder, *at.get(step, always), hidden_share=0.0)
+        return make(self, step, shown)
+
+    def piece_so(self: Runs, *given: Any) -> Any:
+        play(monkeypatch, folder, *at.get(Step.PIECE, always), hidden_share=0.0)
+        return piece(self, *given)
+
+    monkeypatch.setattr(Runs, "make", make_so)
+    monkeypatch.setattr(Runs, "piece", piece_so)
+    found = climb(net(folder), target="tensorrt:tf32=false", timeout=60).ladder
+    assert found is not None
+    return found
+
+
+def test_healed_without_a_reason_is_no_finding(
+    new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = played_by_step(monkeypatch, tmp_path, (C_IS_WRONG,), {Step.UNFUSED: ()})
+    assert found.verdict is LadderVerdict.UNKNOWN and not found.nodes
+    assert "right with unfused tensors" in found.words and "by the same kernels" in found.words
 
 
 def test_what_only_outputs_heal_is_fusion_dependent_too(
-    new_tensorrt: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fault = Fault("wrong_values", Where(node="/a"), fused_with=("/b",), amount=0.2)
-    found = climbed(monkeypatch, tmp_path, fault, hidden_share=0.0)
-    assert found.verdict is LadderVerdict.FUSION and found.nodes == ("/a", "/b")
-    assert found.rungs[-1].step is Step.OUTPUTS
+    """A builder that dies of marked tensors: the step is left out, the next ones are made."""
+    fault = Fault("wrong_values", Where(node="/c"), fused_with=("/d",), amount=0.2)
+    found = played_by_step(monkeypatch, tmp_path, (fault,), {Step.MARKED: (Fault("build_crash"),)})
+    assert found.verdict is LadderVerdict.FUSION and found.nodes == ("/c", "/d")
+    assert steps(found)[2:] == [(Step.MARKED, None), (Step.PIECE, True), (Step.OUTPUTS, False)]
+    assert "crashed" in rung_of(found, Step.MARKED).words
 
 
-def test_a_listener_that_is_never_called_accuses_nobody(
-    new_tensorrt: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_builder_that_dies_of_looking_leaves_no_table(
+    new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    faults = (Fault("wrong_values", Where(node="/c"), amount=0.2), Fault("listener_never_called"))
-    found = climbed(monkeypatch, tmp_path, *faults)
-    assert found.verdict is LadderVerdict.UNKNOWN and not found.nodes
+    found = played_by_step(monkeypatch, tmp_path, (C_IS_WRONG,), {Step.UNFUSED: (Fault("build_none"),)})
+    assert found.verdict is LadderVerdict.UNKNOWN and not found.rows
+    assert steps(found) == [(Step.WHOLE, True), (Step.UNFUSED, None)] and "could not be looked at" in found.words
 
 
-def layer(name: str, reads: str, writes: str, nodes: tuple[str, ...]) -> EngineLayer:
-    inputs, outputs = (tuple(EngineTensor(n, None, "") for n in names.split()) for names in (reads, writes))
-    return EngineLayer(name, "", inputs, outputs, nodes, "", "", "", {})
+def test_a_group_that_is_right_alone(new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fault needs another layer in the engine."""
+    fault = Fault("wrong_values", Where(node="/c"), also=Where(node="/a"), amount=0.2)
+    _, found = climbed(monkeypatch, tmp_path, fault)
+    assert found.verdict is LadderVerdict.LOCATED and found.nodes == ("/c",) and found.alone is False
+    assert "not when it runs alone" in found.words and steps(found)[-1] == (Step.OUTPUTS, True)
 
 
-def test_a_group_reaches_back_to_what_was_seen_to_be_right() -> None:
-    layers = [layer("l1", "x", "a", ("A",)), layer("copy", "a", "a'", ()), layer("l2", "a'", "b", ("B",)),
-              layer("l3", "b", "c", ("C", "D")), layer("l4", "c", "y", ("Y",))]  # fmt: skip
-    tensors = {name: ModelTensor(name.upper()) for name in "abcdy"}
-    layer_map = LayerMap(EngineInfo(tuple(layers), (), False, {}), tensors)
-    right, wrong = np.ones(3, np.float32), np.full(3, 2, np.float32)
-
-    def seen(**values: np.ndarray) -> list[Look]:
-        return [look_at(name, value, right) for name, value in values.items()]
-
-    def found(looks: list[Look]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]] | None:
-        group = first_bad_group(layer_map, looks, lambda look: look.rel_l2 > 0.1)
-        return None if group is None else (group.nodes, group.reads, group.writes)
-
-    assert found(seen(a=right, b=right, c=right, y=right)) is None
-    assert found(seen(a=right, b=wrong, c=wrong)) == (("B",), ("a",), ("b",))
-    assert found(seen(a=right, c=wrong)) == (("B", "C", "D"), ("a",), ("c",))  # nobody saw b
-    assert found(seen(c=wrong, y=wrong)) == (("A", "B", "C", "D"), (), ("c",))
+def test_two_branches_that_go_wrong_are_both_named(
+    new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = saved(tmp_path, BRANCHES, w=(8, 8), v=(8, 8))
+    faults = [Fault("wrong_values", Where(node=node), amount=0.3, mode="tile") for node in ("/a", "/c")]
+    _, found = climbed(monkeypatch, tmp_path, *faults, model=model)
+    assert found.verdict is LadderVerdict.LOCATED and found.nodes == ("/a",)
+    assert [group.nodes for group in found.others] == [("/c",)]
+    assert "Independently of it one other group goes wrong: /c" in found.words
+    assert [row.title for row in found.rows if row.verdict is Verdict.WRONG] == ["a", "c"]
 
 
-def test_of_several_tensors_that_it_may_be_one_that_fits_is_enough() -> None:
-    layer_map = LayerMap(
-        EngineInfo((layer("l", "x", "t", ("C", "D")),), (), False, {}), {"c": ModelTensor("C"), "d": ModelTensor("D")}
-    )
-    assert layer_map.tensor("t").candidates == ("c", "d") and layer_map.tensor("t").ambiguous
-    one = Look("t", 0, "c", "group", 2, 0.5, 1.0, 0, "", "float32", 4)
-    other = Look("t", 0, "d", "group", 2, 0.0, 0.0, 0, "", "float32", 4)
-    assert first_bad_group(layer_map, [one, other], lambda look: look.rel_l2 > 0.1) is None
-    group = first_bad_group(layer_map, [one], lambda look: look.rel_l2 > 0.1)
-    assert group is not None and group.candidates == 2
+def test_what_the_outputs_hide_is_told(new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The output is the sign of a large number, which the fault does not change."""
+    text = """<ir_version: 9, opset_import: ["" : 17]>
+        net (float[2, 8] x) => (float[2, 8] y) { a = MatMul (x, w) b = Softmax (a) c = MatMul (b, v) y = Sign (c) }"""
+    model = saved(tmp_path, text, w=(8, 8), v=(8, 8))
+    fault = Fault("wrong_values", Where(node="/a"), amount=0.1)
+    done, found = climbed(monkeypatch, tmp_path, fault, model=model)
+    assert all(result.verdict is Verdict.AGREE for result in done.outputs)
+    assert found.verdict is LadderVerdict.HIDDEN and found.nodes == ("/a",) and found.alone
+    assert done.verdict == "differ" and done.cause is Cause.LAYER
+
+
+def test_what_the_rounding_of_inputs_explains_is_no_fault(
+    new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A difference of two numbers that are nearly equal keeps few of their digits, in any engine."""
+    text = """<ir_version: 9, opset_import: ["" : 17]>
+        net (float[64, 8] x) => (float[64, 8] y) { a = MatMul (x, w) s = Softmax (a) h = Add (s, big) l = Softmax (h)
+            c = Sub (h, big) t = Mul (c, c) y = Tanh (t) }"""
+    model = saved(tmp_path, text, w=(8, 8))
+    proto = onnx.load(str(model))
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1e4), "big"))
+    onnx.save(proto, str(model))
+    done, found = climbed(monkeypatch, tmp_path, model=model)
+    assert not [row for row in found.rows if row.verdict is Verdict.WRONG], found.words
+    assert found.verdict in (LadderVerdict.RIGHT, LadderVerdict.PRECISION)
+    assert (done.verdict == "agree") is (found.verdict is LadderVerdict.RIGHT)
+
+
+def test_only_tensorrt_can_be_looked_into(tmp_path: Path) -> None:
+    with pytest.raises(BadOptionError, match="without disturbing"):
+        climb(net(tmp_path), target="onnxruntime")

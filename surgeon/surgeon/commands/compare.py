@@ -22,7 +22,9 @@ _FILE = click.Path(path_type=Path)
 @click.option("--layers", is_flag=True, help="Compare every tensor inside, and say which layer is to blame for what.")
 @options.layer_options
 @click.option(
-    "--ladder", is_flag=True, help="With TensorRT: look inside step by step, and say whether looking heals the fault."
+    "--pieces",
+    is_flag=True,
+    help="With --layers on TensorRT: compare piece by piece as on other engines, which takes fused layers apart.",
 )
 @click.option("--feeds", type=_FILE, metavar="FILE", help=options.FEEDS_HELP)
 @click.option(
@@ -46,13 +48,14 @@ def command(**given: Any) -> int:
     r"""Run MODEL on two engines, or MODEL and OTHER, and compare what they compute.
 
     Each engine runs in a process of its own. With --layers, each layer is also run alone on the reference's values;
-    what it adds to the error is held against what its precision explains.
+    what it adds to the error is held against what its precision explains. On TensorRT --layers looks at what fusion has
+    left instead, goes into the group where an error starts step by step, and minds whether looking heals it.
     Ends with 0 if all agree, with 1 if outputs differ or a layer is wrong.
 
     \b
     Examples:
       surgeon compare model.onnx --target openvino --layers
-      surgeon compare model.onnx --target tensorrt --ladder
+      surgeon compare model.onnx --target tensorrt --layers
       surgeon compare model.onnx model_fp16.onnx --layers --samples 4
       surgeon compare model.onnx --target ./mine.py:MyRunner --feeds inputs.npz --metric 'rel_l2<0.01'
       surgeon compare model.onnx --target onnxruntime:python=/other/bin/python --layers
@@ -64,26 +67,22 @@ def command(**given: Any) -> int:
     if target is None and given["other"] is None and given["against"] is None:
         raise BadOptionError("nothing says what to compare with", hint="add --target RUNNER or a second model")
     as_json, timeout, cap = (given.pop(name) for name in ("as_json", "timeout", "memory_cap"))
-    ladder = given.pop("ladder")
-    with started([reference, target or reference], timeout, cap) as engines:
-        from surgeon.comparing import Request, perform, write_files
+    # On TensorRT layers are looked at in engines of several kinds, which are started one after the other.
+    climbs = given["layers"] and not given["pieces"] and given["other"] is None and _names_tensorrt(target)
+    with started([reference] if climbs else [reference, target or reference], timeout, cap) as engines:
+        from surgeon.comparing import Request, look_inside, perform, write_files
         from surgeon.console import print_json, results
         from surgeon.report.compare_report import print_comparison
 
         request = Request(**given)
-        done = perform(request, engines)
-    steps = None
-    if ladder:
-        from surgeon.climbing import look_inside
-
-        steps = look_inside(request, done, timeout, cap)
+        done = look_inside(request, engines[0], timeout, cap) if climbs else perform(request, engines)
     if as_json:
-        print_json(done.to_json() if steps is None else {**done.to_json(), "ladder": steps.to_json()})
+        print_json(done.to_json())
     else:
         print_comparison(results(), done)
-        if steps is not None:
-            from surgeon.report.ladder_report import print_ladder
-
-            print_ladder(results(), steps)
     write_files(done, request)
     return 0 if done.verdict == "agree" else 1
+
+
+def _names_tensorrt(target: str | None) -> bool:
+    return target is not None and target.partition(":")[0].strip() == "tensorrt"

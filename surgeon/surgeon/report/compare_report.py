@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from surgeon.report.cells import number, plain, short
-from surgeon.report.verdict_cells import VERDICT_COLOURS, worst_element
+from surgeon.report.ladder_report import ladder_advice, print_ladder
 from surgeon.report.layer_table import print_layers
+from surgeon.report.verdict_cells import VERDICT_COLOURS, worst_element
 from surgeon_debug.compare import Difference
 from surgeon_debug.comparison import Cause, Comparison, TensorResult
 from surgeon_debug.verdict import Verdict
@@ -43,11 +44,13 @@ def print_comparison(console: Console, done: Comparison) -> None:
     """Print a comparison in at most 40 lines."""
     _print_head(console, done)
     _print_outputs(console, done)
-    if done.layered:
+    if done.ladder is not None:
+        print_ladder(console, done.ladder)
+    elif done.layered:
         print_layers(console, done)
     for line in _remarks(done):
         console.print(f"[bold]note:[/] {plain(line)}")
-    for line in _advice(done):
+    for line in _advice(done) if done.ladder is None else ladder_advice(done, done.ladder):
         console.print(f"[bold]next:[/] {plain(line)}")
 
 

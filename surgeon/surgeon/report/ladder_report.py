@@ -1,38 +1,158 @@
-"""The layout of ``surgeon compare --ladder``: one line a step, and what they come to."""
+"""What ``surgeon compare --layers`` says of TensorRT: tensors that fusion has left, and the steps that were made."""
 
 from __future__ import annotations
 
-from rich.console import Console
+import itertools
+import math
+import shlex
+from collections import Counter
+from collections.abc import Sequence
 
-from surgeon.report.cells import plain, short
-from surgeon_debug.ladder import Ladder, LadderVerdict
+from rich.console import Console
+from rich.table import Table
+
+from surgeon.report.cells import middle, number, plain
+from surgeon.report.verdict_cells import VERDICT_COLOURS
+from surgeon_debug.comparison import Comparison
+from surgeon_debug.ladder import Ladder, LadderVerdict, Row, Rung, Step
+from surgeon_debug.verdict import Verdict
 
 _COLOURS = {
     LadderVerdict.RIGHT: "green",
+    LadderVerdict.HIDDEN: "red",
     LadderVerdict.LOCATED: "red",
     LadderVerdict.FUSION: "red",
+    LadderVerdict.PRECISION: "yellow",
     LadderVerdict.UNKNOWN: "yellow",
 }
-_SPLIT = 3  # groups that are named
-_WORDS = 240
+_ROWS = 15  # lines for tensors, those that stand for a gap included
+_BEFORE, _AFTER = 1, 2  # rows around the first that is wrong
+_SPLIT = 3  # fusions that are named
+_RANKS = (Verdict.WRONG, Verdict.DIFFER, Verdict.ILL_CONDITIONED, Verdict.INHERITS, Verdict.AGREE)
+_HOW = {
+    Step.WHOLE: "the engine as it is",
+    Step.UNFUSED: "all that fusion has left, fusion is as it was",
+    Step.MARKED: "a few tensors are kept out of fusion",
+    Step.PIECE: "the group runs alone on right values",
+    Step.OUTPUTS: "its tensors are outputs of the engine",
+}
 
 
 def print_ladder(console: Console, found: Ladder) -> None:
-    """Print the steps in the order in which they were made."""
-    console.print("[bold]looked inside, each step more of a disturbance[/]")
-    for rung in found.rungs:
-        how = "not made" if rung.fails is None else "fails" if rung.fails else "right"
-        seen = f", {len(rung.looks)} tensors seen" if rung.looks else ""
-        console.print(f"  {rung.step.value}: {how}{seen}; {plain(short(rung.words, _WORDS))}")
+    """Print what came out, the table, and the steps in the order in which they were made."""
     console.print(f"[bold {_COLOURS[found.verdict]}]{found.verdict.value}[/]: {plain(found.words)}")
-    if found.ambiguous:
-        console.print(
-            "[bold]note:[/] a tensor of the engine may be one of several of the model; each was held against it"
-        )
     if found.verdict is LadderVerdict.FUSION:
-        split = found.rungs[-1].split
-        for nodes in split[1 : 1 + _SPLIT]:
-            console.print(f"  also taken apart: {plain(', '.join(nodes))}")
-        console.print("[bold]next:[/] surgeon find fusion says which fusion it is")
-    elif found.verdict is LadderVerdict.LOCATED:
-        console.print("[bold]next:[/] surgeon find tactic says whether one of its kernels is at fault")
+        # The step that heals is the last of the whole engine; a piece that runs alone splits nothing.
+        apart = next((rung.split for rung in reversed(found.rungs) if rung.fails is False), ())
+        for nodes in apart[: _SPLIT + 1]:
+            if nodes != found.nodes:
+                console.print(f"  also taken apart: {plain(', '.join(nodes))}")
+    if found.rows:
+        _print_table(console, found)
+    if len(found.rungs) > 2 or any(rung.fails is not False for rung in found.rungs):
+        _print_steps(console, found.rungs)
+
+
+def _print_steps(console: Console, rungs: Sequence[Rung]) -> None:
+    console.print("steps, each more of a disturbance than the one before; seen: how many tensors of it")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_header=False)
+    table.add_column(no_wrap=True)
+    for _ in range(2):
+        table.add_column(no_wrap=True, justify="right")
+    table.add_column(overflow="fold")
+    for rung in rungs:
+        how = "[yellow]not made[/]" if rung.fails is None else "[red]wrong[/]" if rung.fails else "[green]right[/]"
+        seen = f"{rung.seen} seen" if rung.seen else ""
+        words = rung.words if rung.fails is None else _HOW[rung.step]
+        if rung.fails:
+            words += f": {rung.words.partition(', table tolerance')[0]}"
+        table.add_row(f"  {rung.step.value}", how, seen, plain(words))
+    console.print(table)
+
+
+def _print_table(console: Console, found: Ladder) -> None:
+    counts = Counter(row.verdict for row in found.rows)
+    parts = [f"[{VERDICT_COLOURS[v]}]{counts[v]} {v.value}[/]" for v in Verdict if counts[v]]
+    many = "1 tensor" if len(found.rows) == 1 else f"{len(found.rows)} tensors"
+    rows = _chosen(found.rows)
+    least = "; the largest errors:" if len(rows) < len(found.rows) and set(counts) <= {Verdict.AGREE} else ""
+    console.print(f"{many} that fusion has left, by total error: {', '.join(parts)}{least}")
+    console.print(_table(console, found.rows, rows))
+    legend = "error: relative L2, what was handed down included"
+    if any(len(found.rows[i].tensors) > 1 for i in rows):
+        legend += "; a tensor that may be one of several was held against each, and has the error of the best fit"
+    console.print(f"[dim]{legend}[/]")
+
+
+def _chosen(rows: Sequence[Row]) -> list[int]:
+    """Which rows to show: those around the first that is wrong, then the worst; in the engine's order."""
+    order = sorted(range(len(rows)), key=lambda i: _severity(rows[i]))
+    chosen: list[int] = []
+    first = next((i for i, row in enumerate(rows) if row.verdict in (Verdict.WRONG, Verdict.DIFFER)), None)
+    if first is not None:
+        chosen += [first, *range(max(0, first - _BEFORE), min(len(rows), first + _AFTER + 1))]
+    found: list[int] = []
+    for index in dict.fromkeys((*chosen, *order)):
+        wider = sorted([*found, index])
+        gaps = sum(b != a + 1 for a, b in itertools.pairwise(wider))
+        if len(wider) + gaps > _ROWS:
+            break
+        found = wider
+    return found
+
+
+def _severity(row: Row) -> tuple[int, float]:
+    rank = _RANKS.index(row.verdict) if row.verdict in _RANKS else len(_RANKS)
+    error = row.error or 0.0
+    return (rank, -(math.inf if math.isnan(error) else error))
+
+
+def _table(console: Console, rows: Sequence[Row], chosen: Sequence[int]) -> Table:
+    wide = console.width >= 72
+    unsure = any(len(rows[i].tensors) > 1 for i in chosen)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("#", justify="right", no_wrap=True)
+    rest = console.width - 4 - 11 - 16
+    room = max(12, rest // ((3 if wide else 2) + unsure))
+    for name in ("tensor", *(["engine layer"] if wide else []), "computes", *(["may be"] if unsure else [])):
+        table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=room)
+    table.add_column("error", justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    before = None
+    for index in chosen:
+        if before is not None and index != before + 1:
+            table.add_row("", "...")
+        before = index
+        table.add_row(*_cells(rows[index], index, room, wide=wide, unsure=unsure))
+    return table
+
+
+def _cells(row: Row, index: int, room: int, *, wide: bool, unsure: bool) -> list[str]:
+    cells = [str(index + 1), middle(row.title, room)]
+    if wide:
+        cells.append(middle(row.layer or "not said", room))
+    nodes = ", ".join(row.nodes) if row.nodes else "not said"
+    cells.append(middle(f"{row.beside} {nodes}".strip(), room))
+    if unsure:
+        cells.append(middle(" or ".join(row.tensors), room) if len(row.tensors) > 1 else "")
+    cells.append("-" if row.error is None else number(row.error))
+    return [*cells, f"[{VERDICT_COLOURS[row.verdict]}]{row.verdict.value}[/]"]
+
+
+def ladder_advice(done: Comparison, found: Ladder) -> list[str]:
+    """What to do next."""
+    model = shlex.quote(done.model)
+    if found.verdict is LadderVerdict.FUSION:
+        return [f"surgeon find fusion {model} says which fusion it is, and what breaks it"]
+    if found.verdict in (LadderVerdict.LOCATED, LadderVerdict.HIDDEN):
+        kernel = f"surgeon find tactic {model} says whether one of its kernels is at fault"
+        if found.verdict is LadderVerdict.LOCATED:
+            return [kernel]
+        nodes = " ".join(f"--nodes {shlex.quote(node)}" for node in found.nodes[:4])
+        return [f"look at it alone: surgeon extract {model} {nodes} -o layer.onnx"]
+    if found.verdict is LadderVerdict.PRECISION:
+        tf32 = "tf32=false computes float32 products in float32" if "tf32=false" not in done.target else ""
+        return [tf32 or "keep these nodes in a higher precision (convert-precision has the option keep)"]
+    if found.verdict is LadderVerdict.UNKNOWN:
+        return [f"surgeon find auto {model} changes the build in ten ways; --pieces compares piece by piece"]
+    return []

@@ -56,6 +56,8 @@ class ModelTensor:
     """Its sizes, if they are known."""
     kind: str = ""
     """Its type as numpy calls it, if it is known."""
+    readers: tuple[str, ...] | None = None
+    """The nodes that read it, an empty name for whoever reads the model's outputs; None if they are not known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,9 +102,11 @@ class LayerMap:
 
     def __init__(self, info: EngineInfo, tensors: Mapping[str, ModelTensor]) -> None:
         self._tensors = dict(tensors)
+        self._order = {name: i for i, name in enumerate(self._tensors)}
         self._by_node: dict[str, list[str]] = {}
         for name, tensor in self._tensors.items():
             self._by_node.setdefault(tensor.node, []).append(name)
+        self._counts: dict[str, int] = {}
         self._writers: dict[str, EngineLayer] = {t.name: layer for layer in info.layers for t in layer.outputs}
         self._written = {tensor.name: tensor for layer in info.layers for tensor in layer.outputs}
         self._readers: dict[str, list[EngineLayer]] = {}
@@ -143,6 +147,11 @@ class LayerMap:
         """The layers that compute a node; several if it was split."""
         return [item for item in self.layers if item.how in (How.METADATA, How.NAME) and node in item.nodes]
 
+    def writer(self, name: str) -> LayerNodes | None:
+        """The layer that writes a tensor of the engine; None if that is not said."""
+        found = self._writers.get(name) or self._writers.get(_PROFILE.sub("", name))
+        return None if found is None else self._of[found.name]
+
     def linear(self, name: str) -> bool | None:
         """Whether the elements of a tensor of the engine lie in order; None if that is not said."""
         written = self._written.get(name)
@@ -164,15 +173,30 @@ class LayerMap:
             return TensorMatch((), How.UNKNOWN)
         nodes = set(self._of[writer.name].nodes)
         border = [tensor for node in nodes for tensor in self._by_node.get(node, ()) if self._leaves(tensor, writer)]
+        border = [tensor for tensor in border if self._read_outside(tensor, writer)] or border
         fitting = [tensor for tensor in border if self._fits(tensor, shape, kind)]
-        order = {tensor: i for i, tensor in enumerate(self._tensors)}
-        found = tuple(sorted(fitting, key=order.__getitem__))
+        found = tuple(sorted(fitting, key=self._order.__getitem__))
         return TensorMatch(found, How.GROUP if found else How.UNKNOWN)
 
     def _leaves(self, tensor: str, writer: EngineLayer) -> bool:
         """Whether a tensor may leave a layer: it writes one of that name, or none of its names is the model's."""
         written = {output.name for output in writer.outputs}
         return tensor in written or written.isdisjoint(self._tensors)
+
+    def _read_outside(self, tensor: str, writer: EngineLayer) -> bool:
+        """Whether a layer other than its own may read a tensor."""
+        readers = self._tensors[tensor].readers
+        own = self._of[writer.name].nodes
+        return readers is None or any(node not in own or self._computed_by(node) > 1 for node in readers)
+
+    def _computed_by(self, node: str) -> int:
+        """How many layers compute a node."""
+        if not self._counts:
+            for item in self.layers:
+                if item.how in (How.METADATA, How.NAME):
+                    for name in dict.fromkeys(item.nodes):
+                        self._counts[name] = self._counts.get(name, 0) + 1
+        return self._counts.get(node, 0)
 
     def _fits(self, tensor: str, shape: tuple[int, ...] | None, kind: str) -> bool:
         known = self._tensors[tensor]

@@ -7,7 +7,6 @@ forgotten: of a model with a thousand layers one tensor is in memory at a time, 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,55 +14,30 @@ from typing import Any
 import numpy as np
 
 from surgeon_debug.golden import GoldenReader
-from surgeon_debug.runners.catalogue import make_runner
+from surgeon_debug.runners.catalogue import arguments_of
 from surgeon_debug.runners.runner_text import parse_runner
 from surgeon_debug.runners.tensorrt.debug_listener import Shown
 from surgeon_debug.runners.tensorrt.inspector import info_from_json
-from surgeon_debug.runners.tensorrt.layer_map import LayerMap, ModelTensor
+from surgeon_debug.runners.tensorrt.layer_map import How, LayerMap, TensorMatch
 from surgeon_debug.runners.tensorrt.runner import TensorRT
-from surgeon_debug.screen import Screen
+from surgeon_debug.runners.tensorrt.watch_list import Inside, read_list
+from surgeon_debug.seen_tensor import Look, look_at, to_text, unmatched_look
 from surgeon_debug.values import Feeds, Value, normalise
-from surgeon_passes.errors import BadOptionError, EngineError, FileError
+from surgeon_passes.errors import BadOptionError
 
 SEEN = "surgeon.seen"
-"""Under this name comes a JSON text: what was seen in the run, see :class:`Look`."""
+"""Under this name comes a text: what was seen in the run, for :func:`surgeon_debug.seen_tensor.from_text`."""
+
+BODY = "body"
+"""What :attr:`Look.how` is for tensors inside nodes with bodies."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Look:
-    """One tensor of the engine, held against one of the model."""
+class _KeepsNone(TensorRT):
+    """TensorRT that passes on what its engine shows and keeps none of it, also of what is wanted."""
 
-    name: str
-    """Its name in the engine."""
-    occurrence: int
-    """How often this run had shown it before."""
-    tensor: str
-    """The tensor of the model; empty if it is none, or the reference has none."""
-    how: str
-    """How that one was found: ``name``, ``group`` or ``unknown``."""
-    choices: int
-    """How many tensors of the model it may be; each of them has a look of its own."""
-    rel_l2: float
-    """Relative L2 error over the elements that are finite on both sides; 0 without a tensor of the model."""
-    max_abs: float
-    """Largest absolute error."""
-    special: int
-    """NaN and Inf on one side only; without a tensor of the model, those that there are."""
-    mismatch: str
-    """Why the two cannot be compared; empty if they can."""
-    dtype: str
-    """Its type."""
-    nbytes: int
-    """Bytes of it in memory."""
-
-    @property
-    def words(self) -> str:
-        """How far it is off, as the end of a sentence."""
-        if self.mismatch:
-            return f"cannot be compared: {self.mismatch}"
-        if self.special:
-            return f"has {self.special:,} NaN or Inf that the reference has not, or the other way round"
-        return f"is off by {self.rel_l2:.2g} (relative L2)"
+    def _take(self, shown: Shown) -> None:
+        if self.listen is not None:
+            self.listen(shown)
 
 
 class Watch:
@@ -72,7 +46,7 @@ class Watch:
     Args:
         runner: The text of the runner ``tensorrt`` with its options.
         golden: The reference's values, a golden file.
-        tensors: A JSON file of the model's tensors: by name a list of the node, the sizes or null, and the type.
+        tensors: A file of the model's tensors, see :class:`surgeon_debug.runners.tensorrt.watch_list.WatchList`.
 
     Raises:
         BadOptionError: The runner is another, or a file is not of that form.
@@ -81,17 +55,18 @@ class Watch:
     observes = True
 
     def __init__(self, runner: str, golden: Path, tensors: Path) -> None:
-        inner = make_runner(parse_runner(runner)[0])
-        if not isinstance(inner, TensorRT):
+        text = parse_runner(runner)[0]
+        if text.file or text.name != "tensorrt":
             raise BadOptionError(f"{runner} shows no tensors while it runs", hint="only tensorrt does")
-        self._inner = inner
+        self._inner: TensorRT = _KeepsNone(**arguments_of(_KeepsNone, text.name, text.options))
         self._inner.listen = self._look
         self._golden = GoldenReader(golden)
-        self._tensors = _read_tensors(tensors)
-        self._sample = 0
+        self._list = read_list(tensors)
+        self._run = 0
         self._seen: list[Look] = []
         self._map: LayerMap | None = None
         self._document: Any = None
+        self._matches: dict[tuple[str, tuple[int, ...], str], TensorMatch] = {}
 
     @property
     def precision(self) -> str | None:
@@ -99,98 +74,71 @@ class Watch:
         return self._inner.precision
 
     def prepare(self, model_path: Path, outputs: Sequence[str]) -> None:
-        """Prepare the runner; the samples of the golden file are run from the first on."""
-        self._sample = 0
+        """Prepare the runner; the samples of the golden file are run in order, again and again."""
+        self._run = 0
         self._inner.prepare(model_path, [name for name in outputs if name != SEEN])
 
     def run(self, feeds: Feeds) -> Mapping[str, Value]:
         """Run the next sample; what was seen comes with the outputs."""
         self._seen = []
         found = self._inner.run(feeds)
-        self._sample += 1
-        said = json.dumps([dataclasses.asdict(look) for look in self._seen])
-        return {**found, SEEN: np.array([said], dtype=object)}
+        self._run += 1
+        return {**found, SEEN: np.array([to_text(self._seen)], dtype=object)}
 
     def _layer_map(self) -> LayerMap:
         """The way from the present engine's tensors to the model's."""
         document = self._inner.document
         if self._map is None or document is not self._document:
             self._document = document
-            self._map = LayerMap(info_from_json(document.get("layers", ())), self._tensors)
+            self._map = LayerMap(info_from_json(document.get("layers", ())), self._list.tensors)
+            self._matches.clear()
         return self._map
 
     def _look(self, shown: Shown) -> None:
         """Hold a tensor against the reference's."""
         value = np.asarray(normalise(shown.value))
-        found = self._layer_map()
-        linear = found.linear(shown.name)
-        match = found.tensor(shown.name, value.shape, value.dtype.name)
-        names = [name for name in match.candidates if self._golden.has(self._sample, name)]
-        lie = "its elements do not lie in order" if linear is False else ""
-        for name in names:
-            look = look_at(name, value, self._golden.get(self._sample, name), lie)
-            how, choices = match.how.value, len(names)
-            self._seen.append(
-                dataclasses.replace(look, name=shown.name, occurrence=shown.occurrence, how=how, choices=choices)
-            )
+        layers = self._layer_map()
+        lie = "its elements do not lie in order" if layers.linear(shown.name) is False else ""
+        inside = self._list.inside.get(shown.name)
+        if inside is not None and shown.name not in self._list.tensors:
+            looks = self._inside(inside, shown, value, lie)
+        else:
+            looks = self._in_main_graph(layers, shown, value, lie)
+        self._seen += [
+            dataclasses.replace(look, name=shown.name, occurrence=shown.occurrence, run=self._run) for look in looks
+        ]
+
+    def _in_main_graph(self, layers: LayerMap, shown: Shown, value: np.ndarray[Any, Any], lie: str) -> list[Look]:
+        key = (shown.name, value.shape, value.dtype.name)
+        match = self._matches.get(key)
+        if match is None:
+            match = self._matches[key] = layers.tensor(*key)
+        sample = self._run % self._golden.samples
+        names = [name for name in match.candidates if self._golden.has(sample, name)]
         if not names:
-            numbers = (0.0, 0.0, _special(value), lie)
-            self._seen.append(
-                Look(shown.name, shown.occurrence, "", match.how.value, 0, *numbers, value.dtype.name, value.nbytes)
-            )
+            return [unmatched_look(shown.name, value, How.UNKNOWN.value, lie)]
+        looks = [look_at(name, value, self._golden.get(sample, name), lie) for name in names]
+        return [dataclasses.replace(look, how=match.how.value, choices=len(names)) for look in looks]
+
+    def _inside(self, candidates: Sequence[Inside], shown: Shown, value: np.ndarray[Any, Any], lie: str) -> list[Look]:
+        """A tensor of a body, held against that of the same iteration."""
+        sample = self._run % self._golden.samples
+        found = []
+        for item in candidates:
+            held = self._golden.get(sample, item.golden) if self._golden.has(sample, item.golden) else None
+            if not isinstance(held, np.ndarray):
+                continue
+            index = item.index(shown.occurrence, held.shape, self._list.iterations)
+            part = None if index is None else held[index]
+            if part is not None and part.shape != value.shape and part.size == value.size and value.ndim == 0:
+                part = part.reshape(())  # scalars are kept with a dimension
+            if part is not None:
+                found.append(look_at(item.golden, value, part, lie))
+        if not found:
+            return [unmatched_look(shown.name, value, BODY, lie)]
+        return [dataclasses.replace(look, how=BODY, choices=len(found)) for look in found]
 
     def close(self) -> None:
         """Close runner and file."""
         self._inner.close()
         self._golden.close()
-
-
-def look_at(name: str, value: Value, reference: Value, mismatch: str = "") -> Look:
-    """A tensor of the model held against the reference's.
-
-    Args:
-        name: Its name in the model.
-        value: As an engine has it.
-        reference: As the reference has it.
-        mismatch: Why the two cannot be compared, if that is known already.
-    """
-    screen = Screen(mismatch=mismatch)
-    if not mismatch:
-        screen.add(reference, value)
-    special = screen.nan.mismatched + screen.posinf.mismatched + screen.neginf.mismatched
-    rel_l2 = screen.rel_l2 if not screen.exact else screen.unequal / max(1, screen.elements)
-    numbers = (float(rel_l2), float(screen.max_abs), special, screen.mismatch)
-    array = np.asarray(value)
-    return Look(name, 0, name, "name", 1, *numbers, array.dtype.name, array.nbytes)
-
-
-def _special(value: np.ndarray[Any, Any]) -> int:
-    if value.dtype.kind in "biuO" or "int" in value.dtype.name:
-        return 0
-    with np.errstate(invalid="ignore"):
-        return int(np.count_nonzero(~np.isfinite(value.astype(np.float32))))
-
-
-def _read_tensors(path: Path) -> dict[str, ModelTensor]:
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            name: ModelTensor(node, None if shape is None else tuple(shape), kind)
-            for name, (node, shape, kind) in held.items()
-        }
-    except OSError as error:
-        raise FileError(f"cannot be read: {(error.strerror or str(error)).lower()}", where=str(path)) from error
-    except (AttributeError, TypeError, ValueError) as error:
-        raise BadOptionError(f"holds no tensors of a model: {error}", where=str(path)) from error
-
-
-def looks_of(text: str) -> list[Look]:
-    """What was seen in a run, from the text that came with its outputs.
-
-    Raises:
-        EngineError: It is none of ours.
-    """
-    try:
-        return [Look(**held) for held in json.loads(text)]
-    except (TypeError, ValueError) as error:
-        raise EngineError(f"what the engine showed cannot be read: {error}") from error
