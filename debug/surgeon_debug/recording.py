@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +12,7 @@ import onnx_ir as ir
 from surgeon_debug.feed_files import load_feeds
 from surgeon_debug.golden import SUFFIX, GoldenReader
 from surgeon_debug.onnx_test_data import data_sets, read_data_set
+from surgeon_debug.package_versions import package_versions
 from surgeon_debug.polygraphy_files import read_polygraphy_outputs
 from surgeon_debug.values import Feeds, Value, is_foreign, normalise, numpy_dtype
 from surgeon_passes import graph
@@ -192,6 +192,7 @@ def describe(
         model_digest: The model's digest; empty to compute it, which reads every weight once.
         versions: Versions of packages, where they are not those installed here.
     """
+    installed = {package: version for package, version in package_versions(_PACKAGES).items() if version}
     return {
         "model": name,
         "model_digest": model_digest or graph.digest(model),
@@ -200,15 +201,5 @@ def describe(
         "runner": runner,
         "seed": seed,
         "dims": dict(dims or {}),
-        "versions": {**_installed(), **(versions or {})},
+        "versions": {**installed, **(versions or {})},
     }
-
-
-def _installed() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -140,6 +140,18 @@ def test_crashes_hangs_and_differences_are_findings(
     assert found.pin.followed is None and "no build has an op" in found.pin.words
     assert found.answers[0].reply is Reply.UNKNOWN and "crashed" in found.answers[0].seen
     assert found.answers[0].details["ending"] == "crashed"
+    assert found.answers[0].seen.startswith("tensorrt crashed while preparing mlp.onnx")
+
+
+def test_one_that_hangs_leaves_time_for_the_rest(
+    new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(monkeypatch, tmp_path, Fault("build_hang", Where(op="NonZero")))
+    found = check_tensorrt(record=tmp_path / "r.zip", seconds=20, models=(NONZERO, LOOP), questions=(1, 7))
+    assert [model.verdict for model in found.models] == ["failed", "agree"]
+    words = found.models[0].words
+    assert words.startswith("tensorrt hung while preparing nonzero.onnx") and "timeout" not in words
+    assert [answer.reply for answer in found.answers] == [Reply.YES, Reply.YES]
 
 
 def test_a_tactic_that_is_not_applied_is_a_finding(

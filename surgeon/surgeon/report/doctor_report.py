@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from surgeon.version import __version__
+from surgeon_debug.package_versions import package_versions
 from surgeon_debug.runners.self_test import RunnerStatus
 
 _PACKAGES = (
@@ -33,16 +33,6 @@ _PACKAGES = (
 )
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = ""
-    return found
-
-
 def document(runners: Sequence[RunnerStatus]) -> dict[str, Any]:
     """The JSON document."""
     return {
@@ -51,7 +41,7 @@ def document(runners: Sequence[RunnerStatus]) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.platform(),
         "processors": os.cpu_count(),
-        "packages": _versions(),
+        "packages": package_versions(_PACKAGES),
         "runners": [{"name": r.name, "version": r.version, "works": r.works, "reason": r.reason} for r in runners],
     }
 
@@ -62,7 +52,7 @@ def print_doctor(console: Console, runners: Sequence[RunnerStatus]) -> None:
         f"[bold]surgeon {__version__}[/], Python {platform.python_version()}, {platform.platform()}, "
         f"{os.cpu_count()} processors"
     )
-    versions = _versions()
+    versions = package_versions(_PACKAGES)
     console.print("packages: " + ", ".join(f"{name} {version}" for name, version in versions.items() if version))
     absent = [name for name, version in versions.items() if not version]
     if absent:

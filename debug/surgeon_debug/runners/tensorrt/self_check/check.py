@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from surgeon_debug.endings import Ending, EngineFailure
 from surgeon_debug.feeds import make_feeds
 from surgeon_debug.layers import compare_models
 from surgeon_debug.runners.catalogue import make_engine
@@ -30,6 +32,8 @@ SECONDS = 300.0
 
 _ONE = 120.0  # seconds for one question, or one build
 _LEAST = 5.0  # seconds with which nothing new is begun
+_SHARE = 4.0  # times as long as the others one of them may take, so that one that hangs leaves time for the rest;
+_MOST = 0.4  # and at most so much of what is left
 _PINNED = (MLP, CONV)
 _CACHE = "timing.cache"
 _BUILDS, _MODELS, _PIN = "builds", "models", "pinned"
@@ -80,54 +84,68 @@ class _Checks:
         self._folder, self._foreign, self._progress = folder, foreign, progress
         self._began = time.monotonic()
         self._end = self._began + seconds
+        self._until, self._ahead = self._end, 1
         (folder / _MODELS).mkdir()
         self._models = write_models(folder / _MODELS)
 
     def run(self, models: Sequence[str], questions: Sequence[int]) -> SelfCheck:
         """All checks, the most telling ones first."""
-        self._progress("TensorRT and the device")
+        self._ahead = 2 + len(models) + len(questions)  # who is there, and a pin
+        self._begin("TensorRT and the device")
         system = self._asked(0)
         checked = tuple(self._check(name) for name in models)
         pin = self._pin()
         answers = tuple(self._answer(number) for number in questions)
         return SelfCheck(system, answers, checked, pin, time.monotonic() - self._began)
 
+    def _begin(self, words: str) -> None:
+        self._progress(words)
+        left = self._end - time.monotonic()
+        share = left * min(_MOST, _SHARE / self._ahead)
+        self._until = time.monotonic() + min(_ONE, max(_LEAST, share), left)
+        self._ahead = max(1, self._ahead - 1)
+
     @property
-    def _left(self) -> float:
-        return min(_ONE, self._end - time.monotonic())
+    def _over(self) -> bool:
+        return self._end - time.monotonic() < _LEAST
+
+    @property
+    def _patience(self) -> float:
+        """Seconds that what was begun may still take."""
+        return max(1.0, self._until - time.monotonic())
 
     def _asked(self, number: int) -> dict[str, Any]:
         text = f"{ask.__file__}:Ask:question={number}"
         if self._foreign is not None:
             text += f",foreign={quote(str(self._foreign.absolute()))}"
-        with make_engine(text, isolated=True, timeout=max(1.0, self._left)) as engine:
+        with _in_short(text), make_engine(text, isolated=True, timeout=self._patience) as engine:
             engine.prepare(self._models[MLP], [ask.ANSWER])
             found: dict[str, Any] = json.loads(str(engine.run({})[ask.ANSWER][0]))
         return found
 
     def _answer(self, number: int) -> Answer:
-        self._progress(f"question {number} of {len(QUESTIONS)}")
-        if self._left < _LEAST:
+        self._begin(f"question {number} of {len(QUESTIONS)}")
+        if self._over:
             return Answer(number, QUESTIONS[number], Reply.UNKNOWN, "the time was over")
         try:
             return Answer.from_json(self._asked(number))
         except EngineError as error:
             # A crash or a hang is worth knowing, too.
             ending = getattr(getattr(error, "ending", None), "value", "")
-            return Answer(number, QUESTIONS[number], Reply.UNKNOWN, str(error), {"ending": ending})
+            return Answer(number, QUESTIONS[number], Reply.UNKNOWN, _words(error), {"ending": ending})
 
     def _check(self, name: str) -> ModelCheck:
         """Build a model with everything recorded, and compare it layer by layer."""
-        self._progress(f"model {name}")
+        self._begin(f"model {name}")
         began = time.monotonic()
-        if self._left < _LEAST:
+        if self._over:
             return ModelCheck(name, "failed", "the time was over", 0, False, 0.0)
         path, folder = self._models[name], self._folder / _BUILDS / name
         try:
             self._outputs(name, f"editable=true,save_cache={quote(str(folder / _CACHE))},record={quote(str(folder))}")
-            found = compare_models(path, target="tensorrt", layers=True, timeout=max(1.0, self._left))
+            found = compare_models(path, target="tensorrt", layers=True, timeout=self._patience)
         except EngineError as error:
-            return ModelCheck(name, "failed", str(error), 0, False, time.monotonic() - began)
+            return ModelCheck(name, "failed", _words(error), 0, False, time.monotonic() - began)
         first = found.first
         words = "" if first is None else f"{first.tensor}: {first.judgement.reason}"
         if not words and found.verdict != "agree":
@@ -140,13 +158,14 @@ class _Checks:
         """What an engine that is built so computes from the first sample."""
         path = self._models[name]
         model = load(path)
-        with make_engine(f"tensorrt:{options}", isolated=True, timeout=max(1.0, self._left)) as engine:
+        text = f"tensorrt:{options}"
+        with _in_short(text), make_engine(text, isolated=True, timeout=self._patience) as engine:
             engine.prepare(path, [value.name for value in model.graph.outputs if value.name])
             return engine.run(make_feeds(model))
 
     def _pin(self) -> PinCheck:
         """Write another tactic into a timing cache, and see whether the engine has it and computes the same."""
-        self._progress("a pinned tactic")
+        self._begin("a pinned tactic")
         why = "no build has an op with a key and two tactics"
         for name in _PINNED:
             folder = self._folder / _BUILDS / name
@@ -157,7 +176,7 @@ class _Checks:
             for table in read_tables(document):
                 now = document["tactics"].get(table.key)
                 others = [row for row in table.rows if row.hash != now]
-                if now and others and self._left >= _LEAST:
+                if now and others and not self._over:
                     return self._pinned(name, table.key, table.op, others[0].hash, others[0].kernel)
         return PinCheck(None, why)
 
@@ -171,8 +190,24 @@ class _Checks:
         try:
             free, pinned = self._outputs(name, cache), self._outputs(name, f"{cache},{pins}")
         except EngineError as error:
-            return PinCheck(False, f"{words}: {error}", key, tactic)
+            return PinCheck(False, f"{words}: {_words(error)}", key, tactic)
         return PinCheck(True, words, key, tactic, _error(free, pinned))
+
+
+@contextlib.contextmanager
+def _in_short(text: str) -> Iterator[None]:
+    """Failures call the engine by its name, not by all of its options with their folders."""
+    try:
+        yield
+    except EngineFailure as error:
+        what = error.what.replace(text, "tensorrt")
+        raise EngineFailure(what, ending=error.ending, where=error.where, hint=error.hint) from error
+
+
+def _words(error: EngineError) -> str:
+    """The sentence of a failure; how to wait longer is no advice here."""
+    hung = isinstance(error, EngineFailure) and error.ending is Ending.HUNG
+    return error.what if hung else str(error)
 
 
 def _error(free: Mapping[str, Value], pinned: Mapping[str, Value]) -> float | None:

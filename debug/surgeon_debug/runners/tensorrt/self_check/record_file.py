@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import platform
 import zipfile
@@ -10,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from surgeon_debug.package_versions import package_versions
 from surgeon_passes.atomic_write import staged
 from surgeon_passes.errors import FileError
 
@@ -35,7 +35,13 @@ def write_record_file(path: Path, folder: Path, found: Mapping[str, Any]) -> Non
     Raises:
         FileError: It cannot be written.
     """
-    document = {"schema": SCHEMA, "check": found, **_versions()}
+    document = {
+        "schema": SCHEMA,
+        "check": found,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "packages": package_versions(_PACKAGES),
+    }
     with staged() as files, files.open(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         _add(archive, DOCUMENT, _plain(json.dumps(document, indent=1), folder).encode())
         for inner in sorted(one for one in folder.rglob("*") if one.is_file()):
@@ -54,16 +60,6 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 def _plain(text: str, folder: Path) -> str:
     """Text without the names of the folders of this machine."""
     return text.replace(str(folder) + "/", "").replace(str(folder), "").replace(str(Path.home()), "~")
-
-
-def _versions() -> dict[str, Any]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = ""
-    return {"python": platform.python_version(), "system": platform.platform(), "packages": found}
 
 
 def read_record_file(path: Path) -> dict[str, Any]:
