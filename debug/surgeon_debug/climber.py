@@ -9,7 +9,7 @@ from pathlib import Path
 from surgeon_debug.comparison import Comparison, TensorResult
 from surgeon_debug.golden import GoldenReader
 from surgeon_debug.group_alone import GroupCutter, Piece, conditioning, spread
-from surgeon_debug.ladder import Ladder, LadderVerdict, Row, Rung, Step
+from surgeon_debug.ladder import Group, Ladder, LadderVerdict, Row, Rung, Step
 from surgeon_debug.ladder_judge import Judge, Outputs
 from surgeon_debug.ladder_runs import Runs
 from surgeon_debug.ladder_words import alone_words, group_words, healed_words, others_words, unseen_words
@@ -19,7 +19,7 @@ from surgeon_debug.runners.contract import Engine
 from surgeon_debug.runners.tensorrt.layer_map import LayerMap
 from surgeon_debug.seen_rows import rows_of
 from surgeon_debug.seen_tensor import Look, look_at
-from surgeon_debug.suspect_group import Group, SeenTensors, most_suspect
+from surgeon_debug.suspect_group import SeenTensors, most_suspect
 from surgeon_debug.verdict import Judgement, Verdict
 from surgeon_passes.errors import EngineError
 

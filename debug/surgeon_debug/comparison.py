@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from surgeon_debug.attribution import Attribution
 from surgeon_debug.compare import Difference
+from surgeon_debug.ladder import Ladder, LadderVerdict
+from surgeon_debug.plain_values import plain
 from surgeon_debug.screen import Screen
 from surgeon_debug.verdict import Judgement, Verdict
-
-if TYPE_CHECKING:
-    from surgeon_debug.ladder import Ladder
 
 SCHEMA = "surgeon.compare/2"
 """The ``schema`` field of the JSON document; the number changes when a field changes its meaning."""
@@ -94,6 +93,16 @@ class Cause(enum.Enum):
     """Layers were not looked at, or could not be."""
 
 
+_LADDER_CAUSES = {
+    LadderVerdict.RIGHT: Cause.NONE,
+    LadderVerdict.HIDDEN: Cause.LAYER,
+    LadderVerdict.LOCATED: Cause.LAYER,
+    LadderVerdict.FUSION: Cause.FUSION,
+    LadderVerdict.PRECISION: Cause.PRECISION,
+    LadderVerdict.UNKNOWN: Cause.UNKNOWN,
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Observation:
     """What looking inside did to the outputs of one engine."""
@@ -167,7 +176,7 @@ class Comparison:
     def cause(self) -> Cause:
         """Why the outputs are what they are."""
         if self.ladder is not None:
-            return self.ladder.cause
+            return _LADDER_CAUSES[self.ladder.verdict]
         if self.wrong:
             return Cause.LAYER
         if self.verdict == "agree":
@@ -244,16 +253,3 @@ def _layer_json(result: TensorResult) -> dict[str, Any]:
         }
         document["total"] = plain(total)
     return document
-
-
-def plain(value: Any) -> Any:
-    """A value made of what JSON has."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not abs(value) <= 1.7976931348623157e308:
-        return "nan" if value != value else ("inf" if value > 0 else "-inf")
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return str(value)

@@ -12,12 +12,12 @@ import onnx_ir as ir
 
 from surgeon_debug.feed_pieces import FedPiece, isolated_piece
 from surgeon_debug.golden import GoldenReader
+from surgeon_debug.ladder import Group
 from surgeon_debug.noise_floor import DRAWS, amplitude, perturb
 from surgeon_debug.piece_source import PieceSource
 from surgeon_debug.precision import precision_of
 from surgeon_debug.runners.contract import Engine
 from surgeon_debug.seen_tensor import look_at
-from surgeon_debug.suspect_group import Group
 from surgeon_debug.values import Value
 from surgeon_passes.errors import EngineError
 

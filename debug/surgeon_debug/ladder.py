@@ -6,9 +6,8 @@ import dataclasses
 import enum
 from typing import Any
 
-from surgeon_debug.comparison import Cause, plain
+from surgeon_debug.plain_values import plain
 from surgeon_debug.seen_tensor import Look
-from surgeon_debug.suspect_group import Group
 from surgeon_debug.verdict import Verdict
 
 
@@ -25,6 +24,26 @@ class Step(enum.Enum):
     """The group runs alone on the reference's values."""
     OUTPUTS = "made outputs"
     """Tensors of the group are outputs, which takes it apart."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Layers of an engine between tensors that were seen."""
+
+    layers: tuple[str, ...]
+    """Their names, in the engine's order; more than one if what lies between them was not shown."""
+    nodes: tuple[str, ...]
+    """The nodes of the model that they compute."""
+    reads: tuple[str, ...]
+    """Tensors of the model that go in and are right."""
+    writes: tuple[str, ...]
+    """Tensors of the model that come out wrong."""
+    candidates: int
+    """How many tensors of the model the wrong one may be; 1 if that is sure."""
+    shown: tuple[str, ...] = ()
+    """The wrong tensors as the engine calls them."""
+    inside: tuple[str, ...] = ()
+    """The tensor in a body that goes wrong first: its path and the iteration, if it was seen."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,16 +122,6 @@ class LadderVerdict(enum.Enum):
     """The failure is there, and no group could be named."""
 
 
-_CAUSES = {
-    LadderVerdict.RIGHT: Cause.NONE,
-    LadderVerdict.HIDDEN: Cause.LAYER,
-    LadderVerdict.LOCATED: Cause.LAYER,
-    LadderVerdict.FUSION: Cause.FUSION,
-    LadderVerdict.PRECISION: Cause.PRECISION,
-    LadderVerdict.UNKNOWN: Cause.UNKNOWN,
-}
-
-
 @dataclasses.dataclass(frozen=True)
 class Ladder:
     """What :func:`surgeon_debug.observe_ladder.climb` found inside."""
@@ -133,11 +142,6 @@ class Ladder:
     """The tensors that fusion has left, in the engine's order, and the outputs that were not among them."""
     rungs: tuple[Rung, ...] = ()
     """The steps that were made, in order."""
-
-    @property
-    def cause(self) -> Cause:
-        """Why the outputs are what they are."""
-        return _CAUSES[self.verdict]
 
     @property
     def ambiguous(self) -> int:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from surgeon_debug.ladder import Rung
-from surgeon_debug.suspect_group import Group
+from surgeon_debug.ladder import Group, Rung
 
 _NAMED = 4
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 
-from surgeon_debug.ladder import Row
+from surgeon_debug.ladder import Group, Row
 from surgeon_debug.runners.tensorrt.layer_map import How, LayerMap
 from surgeon_debug.seen_tensor import Look
-from surgeon_debug.suspect_group import Group, SeenTensors
+from surgeon_debug.suspect_group import SeenTensors
 from surgeon_debug.verdict import Verdict
 
 _BESIDE = {How.PRODUCER: "after", How.CONSUMER: "before"}

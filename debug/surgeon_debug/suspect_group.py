@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 
+from surgeon_debug.ladder import Group
 from surgeon_debug.runners.tensorrt.inspector import EngineLayer
 from surgeon_debug.runners.tensorrt.layer_map import LayerMap
 from surgeon_debug.seen_tensor import Look
 
 Bad = Callable[[Look], bool]
 """Whether a look shows an error."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """Layers of an engine between tensors that were seen."""
-
-    layers: tuple[str, ...]
-    """Their names, in the engine's order; more than one if what lies between them was not shown."""
-    nodes: tuple[str, ...]
-    """The nodes of the model that they compute."""
-    reads: tuple[str, ...]
-    """Tensors of the model that go in and are right."""
-    writes: tuple[str, ...]
-    """Tensors of the model that come out wrong."""
-    candidates: int
-    """How many tensors of the model the wrong one may be; 1 if that is sure."""
-    shown: tuple[str, ...] = ()
-    """The wrong tensors as the engine calls them."""
-    inside: tuple[str, ...] = ()
-    """The tensor in a body that goes wrong first: its path and the iteration, if it was seen."""
 
 
 def most_suspect(split: Sequence[tuple[str, ...]], group: Group | None, makers: Set[str]) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from surgeon_debug.comparison import SCHEMA, plain
+from surgeon_debug.comparison import SCHEMA
+from surgeon_debug.plain_values import plain
 from surgeon_debug.result_file import load_result, save_result
 from surgeon_passes.errors import BadOptionError, FileError
 

@@ -1,4 +1,4 @@
-"""``build``, ``bench``, ``inspect`` and ``compare --ladder``, with the simulated TensorRT where it takes one."""
+"""``build``, ``bench`` and ``inspect``, with the simulated TensorRT where it takes one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 
 from surgeon.report.long_list import print_rows
 from tests.debug.tensorrt_places import net, play, saved
-from tests.simulated_tensorrt.plan import Fault, Where
 from tests.tensorrt_engines import DEVICE
 
 Command = Callable[..., Any]
@@ -173,18 +172,6 @@ def test_three_engines_in_one_table(surgeon: Command, any_tensorrt: str, tmp_pat
     failed = said.document["failed"][0]
     assert failed["runner"] == mine and "no way" in failed["reason"]
     assert surgeon("bench", net(tmp_path), "--runner", mine, *arguments).code == 2
-
-
-def test_the_ladder_says_that_looking_heals(
-    surgeon: Command, new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fault = Fault("wrong_values", Where(node="/c"), fused_with=("/d",), amount=0.2)
-    play(monkeypatch, tmp_path, fault, hidden_share=0.0)
-    said = surgeon("compare", net(tmp_path), "--target", "tensorrt:tf32=false", "--ladder")
-    assert said.code == 1 and "fusion dependent: the outputs are right once there are marked tensors" in said.out
-    assert "unfused tensors: fails" in said.out and "surgeon find fusion" in said.out
-    said = surgeon("compare", net(tmp_path), "--target", "onnxruntime", "--ladder")
-    assert said.code == 2 and "--ladder looks into one model on TensorRT" in said.err
 
 
 def test_rows_fit_beside_each_other() -> None:

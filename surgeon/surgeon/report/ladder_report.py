@@ -142,10 +142,11 @@ def _cells(row: Row, index: int, room: int, *, wide: bool, unsure: bool) -> list
 def ladder_advice(done: Comparison, found: Ladder) -> list[str]:
     """What to do next."""
     model = shlex.quote(done.model)
+    engine = model if done.target == "tensorrt" else f"{model} --target {shlex.quote(done.target)}"
     if found.verdict is LadderVerdict.FUSION:
-        return [f"surgeon find fusion {model} says which fusion it is, and what breaks it"]
+        return [f"surgeon find fusion {engine} says which fusion it is, and what breaks it"]
     if found.verdict in (LadderVerdict.LOCATED, LadderVerdict.HIDDEN):
-        kernel = f"surgeon find tactic {model} says whether one of its kernels is at fault"
+        kernel = f"surgeon find tactic {engine} says whether one of its kernels is at fault"
         if found.verdict is LadderVerdict.LOCATED:
             return [kernel]
         nodes = " ".join(f"--nodes {shlex.quote(node)}" for node in found.nodes[:4])
@@ -154,5 +155,5 @@ def ladder_advice(done: Comparison, found: Ladder) -> list[str]:
         tf32 = "tf32=false computes float32 products in float32" if "tf32=false" not in done.target else ""
         return [tf32 or "keep these nodes in a higher precision (convert-precision has the option keep)"]
     if found.verdict is LadderVerdict.UNKNOWN:
-        return [f"surgeon find auto {model} changes the build in ten ways; --pieces compares piece by piece"]
+        return [f"surgeon find auto {engine} changes the build in ten ways; --pieces compares piece by piece"]
     return []
