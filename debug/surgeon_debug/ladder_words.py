@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from surgeon_debug.ladder import Group, Rung
+from surgeon_debug.ladder import Group, Rung, Step
 
 _NAMED = 4
+_DONE = {
+    Step.UNFUSED: "unfused tensors shown",
+    Step.MARKED: "a few tensors marked",
+    Step.OUTPUTS: "tensors of the group made outputs",
+}
 
 
 def named(nodes: Sequence[str]) -> str:
@@ -50,7 +55,7 @@ def others_words(others: Sequence[Group]) -> str:
 
 def healed_words(rung: Rung, split: Sequence[str], *, flaky: bool, rounds: int) -> str:
     """What follows from outputs that a step makes right."""
-    words = f"the outputs are right with {rung.step.value}"
+    words = f"the outputs are right with {_DONE.get(rung.step, rung.step.value)}"
     if flaky:
         return f"{words}, in {rounds} rounds; but the failure comes and goes, so that may be chance"
     if split:

@@ -135,7 +135,7 @@ def test_healed_without_a_reason_is_no_finding(
 ) -> None:
     found = played_by_step(monkeypatch, tmp_path, (C_IS_WRONG,), {Step.UNFUSED: ()})
     assert found.verdict is LadderVerdict.UNKNOWN and not found.nodes
-    assert "right with unfused tensors" in found.words and "by the same kernels" in found.words
+    assert "right with unfused tensors shown" in found.words and "by the same kernels" in found.words
 
 
 def test_what_only_outputs_heal_is_fusion_dependent_too(

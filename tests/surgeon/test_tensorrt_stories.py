@@ -68,7 +68,7 @@ def test_the_kernel_is_the_one_that_was_planted(surgeon: Callable[..., Said], pl
 @pytest.mark.parametrize("played", ["fusion"], indirect=True)
 def test_the_fusion_vanishes_when_it_is_looked_at(surgeon: Callable[..., Said], played: str) -> None:
     assert surgeon("compare", "net.onnx", "--target", "tensorrt").code == 1
-    looked = surgeon("compare", "net.onnx", "--target", "tensorrt:observe=output", "--layers", "--json").document
+    looked = surgeon("compare", "net.onnx", "--target", "tensorrt", "--layers", "--pieces", "--json").document
     assert not [layer for layer in looked["layers"] if layer["verdict"] == "wrong"]
     assert surgeon("find", "tactic", "net.onnx", "--json").document["outcome"] != "found"
 
