@@ -17,6 +17,7 @@ from surgeon_debug.find.fusion_finding import FusionFinding
 from surgeon_debug.find.tactic import find_tactic
 from surgeon_debug.find.tactic_finding import TacticFinding
 from surgeon_debug.layers import DEFAULT_REFERENCE
+from surgeon_debug.runners.tensorrt.profiles import parse_dims
 from surgeon_debug.runners.tensorrt.record import beside, read_beside
 from surgeon_passes.errors import BadOptionError
 
@@ -81,6 +82,7 @@ def perform_auto(request: Request) -> AutoFinding:
 
 def _perform(request: Request, search: Callable[[Question, HowToSearch, Callable[[str], None]], _F]) -> _F:
     how = HowToSearch(request.jobs or 1, request.workers, request.resume, request.budget)
+    dims, spans = sizes_of(request.dims)
     question = Question(
         request.model,
         target=request.target,
@@ -89,7 +91,8 @@ def _perform(request: Request, search: Callable[[Question, HowToSearch, Callable
         feeds=request.load_feeds(),
         samples=request.samples,
         seed=request.seed,
-        dims=options.parse_dims(request.dims),
+        dims=dims,
+        spans=spans,
         limits=request.limits(),
         postprocess=request.load_postprocess(),
         timeout=request.timeout,
@@ -97,6 +100,18 @@ def _perform(request: Request, search: Callable[[Question, HowToSearch, Callable
         allow_external=request.allow_external,
     )
     return searched(request, lambda progress: search(question, how, progress))
+
+
+def sizes_of(text: str) -> tuple[dict[str, int], dict[str, tuple[int, int, int]]]:
+    """``N=1..4..8,SEQ=128`` as sizes, and as smallest, best and largest sizes.
+
+    Raises:
+        BadOptionError: It is not of that form.
+    """
+    parts = [part for part in text.split(",") if part.strip()]
+    ranges = [part for part in parts if ".." in part]
+    plain = options.parse_dims(",".join(part for part in parts if ".." not in part))
+    return plain, parse_dims(";".join(ranges))
 
 
 def _check(request: Request, more: dict[str, tuple[Path | None, bytes]]) -> None:

@@ -263,6 +263,41 @@ def test_what_is_remembered_is_not_built_again(model: Path, tmp_path: Path, monk
     assert (tmp_path / "a.cache").read_bytes() == (tmp_path / "b.cache").read_bytes()
 
 
+@pytest.fixture
+def dynamic(tmp_path: Path) -> Path:
+    onnx.save(network("dynamic", 1, 3), tmp_path / "dynamic.onnx")
+    return tmp_path / "dynamic.onnx"
+
+
+@pytest.mark.parametrize("version", ["10.16", "11.4"])
+def test_a_kernel_that_is_wrong_beside_its_best_sizes_is_found_with_several(
+    dynamic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    installed(monkeypatch, version)
+    play(monkeypatch, tmp_path, dataclasses.replace(KERNEL, non_opt_shape=True))
+    for find in (find_tactic, find_fusion, find_auto):
+        found = find(Question(dynamic, dims={"N": 4}), builder=here)  # type: ignore[operator]
+        assert found.outcome is FindOutcome.NOTHING
+        assert "one size of x only" in found.advice
+        assert "--dims N=1..4..8" in found.advice
+    draw = np.random.default_rng(0)
+    feeds = [{"x": draw.standard_normal((size, 16)).astype(np.float32)} for size in (4, 2, 8)]
+    for question in (Question(dynamic, spans={"N": (1, 4, 8)}), Question(dynamic, feeds=feeds)):
+        found = find_tactic(question, builder=here)
+        assert [m.nodes[0] for m in found.culprits[0].members] == ["matmul_4"]
+        assert found.samples == 3
+
+
+def test_a_second_profile_is_not_in_the_engine_and_its_sizes_are_asked_for(
+    dynamic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(monkeypatch, "11.4")
+    play(monkeypatch, tmp_path, dataclasses.replace(KERNEL, profile=1))
+    found = find_tactic(Question(dynamic, dims={"N": 4}), builder=here)
+    assert found.outcome is FindOutcome.NOTHING
+    assert "sizes of another profile are given in the same way" in found.advice
+
+
 @pytest.mark.parametrize("target", ["onnxruntime", "tensorrt:cache=a.cache", "tensorrt:record=here"])
 def test_targets_that_cannot_be_searched(model: Path, target: str) -> None:
     with pytest.raises(BadOptionError):

@@ -12,6 +12,7 @@ import onnx
 import pytest
 from rich.console import Console
 
+from surgeon.probing import sizes_of
 from surgeon.report.fusion_report import print_fusion
 from surgeon.report.tactic_report import print_tactic
 from surgeon_debug.find.engine_trials import HowToSearch
@@ -20,6 +21,7 @@ from surgeon_debug.find.fusion_finding import FusionCulprit, FusionFinding
 from surgeon_debug.find.fusion_levers import Flip, Regrouped
 from surgeon_debug.find.tactic_finding import SCHEMA
 from surgeon_debug.find.tactic_search import TacticSearch
+from surgeon_passes.errors import BadOptionError
 from tests.bench.planted_tactics.networks import network
 from tests.debug.scripted_builds import Fault as ScriptedFault
 from tests.debug.scripted_builds import ScriptedBuilder, hash_of, key_of, scripted_spec
@@ -63,6 +65,14 @@ def test_what_does_not_fit_is_refused(surgeon: Type, model: Path) -> None:
     assert surgeon("find", "tactic", model, "-o", "mine.txt").code == 2
     assert Path("mine.txt").read_text() == "not a timing cache"
     assert surgeon("find", "fusion", model, "--jobs", "2", "--workers", "tcp://here:1").code == 2
+
+
+def test_sizes_are_numbers_or_ranges() -> None:
+    assert sizes_of("") == ({}, {})
+    assert sizes_of("N=4,SEQ=1..16..128, H=2") == ({"N": 4, "H": 2}, {"SEQ": (1, 16, 128)})
+    for text in ("N=", "N=8..1", "..", "N=1..x"):
+        with pytest.raises(BadOptionError):
+            sizes_of(text)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed")

@@ -13,10 +13,11 @@ from surgeon_debug.find.engine_ground import EngineGround, Question, engine_grou
 from surgeon_debug.find.engine_trials import EngineTrials, HowToSearch, Recorded, recorded
 from surgeon_debug.find.finding import Costs, FindOutcome, Step
 from surgeon_debug.find.fusion_levers import joints_of
+from surgeon_debug.find.graph_fitness import unfit
 from surgeon_debug.find.oracle import Signature
 from surgeon_debug.find.tactic import BUILDS
 from surgeon_debug.find.tactic_pins import FreeChoice
-from surgeon_debug.find.tensorrt_builds import TensorrtBuilder
+from surgeon_debug.find.tensorrt_builds import RIGHT, TensorrtBuilder, other_sizes
 from surgeon_debug.find.triage import Suspect, suspect_of, variants_of
 from surgeon_debug.find.trials import stopped_early
 from surgeon_debug.journal import Journal
@@ -139,7 +140,11 @@ class _Triage:
             return
         if seen.signature is None:
             self._reason = f"the build is right: its outputs agree in {seen.runs} runs"
-            self.advice = "give the inputs with which it failed with --feeds, or stricter limits with --rtol and --atol"
+            self.advice = RIGHT + other_sizes(self._ground.spec.builder)
+            return
+        if words := self._ground.explain(seen):
+            self.suspect = Suspect.GRAPH
+            self.why, self.advice = unfit(words)
             return
         variants = variants_of(seen, self._tensors(seen))
         questions = [frozenset([i]) for i in range(len(variants.variants))]

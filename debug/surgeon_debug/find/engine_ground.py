@@ -17,6 +17,8 @@ import onnx_ir as ir
 from surgeon_debug.feeds import inputs_of
 from surgeon_debug.find.engine_builds import Builder
 from surgeon_debug.find.engine_oracle import EngineSpec
+from surgeon_debug.find.engine_trials import Recorded
+from surgeon_debug.find.graph_fitness import Runs, graph_explains
 from surgeon_debug.find.oracle import Signature
 from surgeon_debug.find.signature import of_outputs
 from surgeon_debug.find.tactic_pins import FreeChoice
@@ -58,6 +60,9 @@ class Question:
     seed: int = 0
     dims: Mapping[str, int] | None = None
     """Sizes of symbolic dimensions of the samples that are made up."""
+    spans: Mapping[str, tuple[int, int, int]] | None = None
+    """Smallest, best and largest sizes of further ones: samples are made up with the best, the smallest and the largest
+    of all, and engines are built for what is between."""
     limits: Limits | None = None
     """The caller's own limits for outputs."""
     postprocess: Postprocess | None = None
@@ -94,7 +99,13 @@ class EngineGround:
     labels: tuple[str, str]
     """How they call the reference and the suspect."""
     graph: GraphVerdict
+    runs: Runs
+    """How the graph is run without TensorRT."""
     notes: tuple[str, ...]
+
+    def explain(self, seen: Recorded) -> str:
+        """Why the graph's own types explain how an engine fails, as a phrase; empty if they do not."""
+        return graph_explains(self.spec, self.runs, seen)
 
 
 @contextlib.contextmanager
@@ -122,7 +133,7 @@ def engine_ground(
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(staged(question.model, allow_external=question.allow_external))
         model = load(path, allow_external=question.allow_external)
-        feeds = samples_of(model, question.feeds, count=question.samples, seed=question.seed, dims=question.dims)
+        feeds = _samples(question, model)
         work = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="surgeon-")))
         made: Builder = TensorrtBuilder(
             question.target,
@@ -150,7 +161,23 @@ def engine_ground(
         )
         graph = _check_graph(question, path, model, feeds, truth)
         labels = (question.reference, question.target)
-        yield EngineGround(path, model, spec, label_of(question.model), labels, graph, tuple(random_notes(model)))
+        same = question.original is None and question.reference == GRAPH_CHECK
+        limit = question.timeout or TIMEOUT
+        runs = Runs(truth if same else None, limit, question.memory_cap, question.feeds is None)
+        notes = tuple(random_notes(model))
+        yield EngineGround(path, model, spec, label_of(question.model), labels, graph, runs, notes)
+
+
+def _samples(question: Question, model: ir.Model) -> list[dict[str, Value]]:
+    """The inputs; made-up ones with the best sizes first, because the first decide what an engine is made fast for."""
+    given, dims, spans = question.feeds, dict(question.dims or {}), question.spans
+    if given is not None or not spans:
+        return samples_of(model, given, count=question.samples, seed=question.seed, dims=dims)
+    found = []
+    for place in (1, 0, 2):
+        sizes = dims | {name: sizes[place] for name, sizes in spans.items()}
+        found += samples_of(model, None, count=question.samples, seed=question.seed, dims=sizes)
+    return found
 
 
 def _dynamic(model: ir.Model) -> list[str]:

@@ -44,7 +44,7 @@ def find_fusion(
     with engine_ground(question, folder=folder, builder=builder) as ground:
         if ground.graph.signature is not None:
             return _graph_finding(ground)
-        search = FusionSearch(ground.spec, ground.model, how, progress=progress)
+        search = FusionSearch(ground.spec, ground.model, how, explain=ground.explain, progress=progress)
         return search.run(ground.label, ground.labels, ground.notes)
 
 

@@ -22,7 +22,9 @@ from surgeon_debug.find.fusion_levers import (
     joints_of,
     regrouped,
 )  # fmt: skip
+from surgeon_debug.find.graph_fitness import unfit
 from surgeon_debug.find.tactic_pins import FreeChoice, Pin, Pinned
+from surgeon_debug.find.tensorrt_builds import RIGHT, other_sizes
 from surgeon_debug.find.trials import Trials, stopped_early
 from surgeon_debug.journal import Journal
 from surgeon_debug.runners.tensorrt.tactic_tables import by_key
@@ -60,6 +62,7 @@ class FusionSearch:
         spec: What is built; its dimension does not matter.
         model: The model.
         how: What the search may use.
+        explain: Says why the graph itself explains how a build fails, with an empty phrase if it does not.
         progress: Called with a phrase about where the search is.
     """
 
@@ -69,9 +72,11 @@ class FusionSearch:
         model: ir.Model,
         how: HowToSearch,
         *,
+        explain: Callable[[Recorded], str] | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> None:
-        self._spec, self._model, self._how, self._progress = spec, model, how, progress
+        self._spec, self._model, self._how = spec, model, how
+        self._explain, self._progress = explain, progress
         self._trail = _Trail()
 
     def run(self, model: str, labels: tuple[str, str], notes: tuple[str, ...] = ()) -> FusionFinding:
@@ -102,9 +107,10 @@ class FusionSearch:
         trail.before_ms = found.payload.get("milliseconds")
         if seen.signature is None:
             trail.nothing = f"the build is right: its outputs agree in {seen.runs} runs"
-            trail.advice = (
-                "give the inputs with which it failed with --feeds, or stricter limits with --rtol and --atol"
-            )
+            trail.advice = RIGHT + other_sizes(self._spec.builder)
+            return
+        if words := self._explain(seen) if self._explain is not None else "":
+            trail.nothing, trail.advice = unfit(words)
             return
         if not seen.record.layers:
             trail.notes.append("the engine says nothing of its layers, so every inner tensor is a candidate")

@@ -64,6 +64,7 @@ def find_tactic(
             bad=known[1],
             every=every,
             output=None if output is None else Path(output),
+            explain=ground.explain,
             progress=progress,
         )
         return search.run(ground.label, ground.labels, ground.notes)

@@ -9,6 +9,7 @@ from pathlib import Path
 from surgeon_debug.find.engine_builds import BuildRecord
 from surgeon_debug.find.engine_oracle import EngineSpec
 from surgeon_debug.find.engine_trials import EngineTrials, HowToSearch, Recorded, recorded
+from surgeon_debug.find.graph_fitness import unfit
 from surgeon_debug.find.oracle import FailureKind
 from surgeon_debug.find.pin_hunt import PinHunt, hunt_pins
 from surgeon_debug.find.tactic_census import Census
@@ -16,6 +17,7 @@ from surgeon_debug.find.tactic_finding import TacticCulprit, TacticFinding
 from surgeon_debug.find.tactic_pins import FreeChoice, Pin, Pinned
 from surgeon_debug.find.tactic_result import TacticResult, TacticTrail, member_of
 from surgeon_debug.find.tactic_rounds import Assignment, Rounds
+from surgeon_debug.find.tensorrt_builds import other_sizes
 from surgeon_debug.find.trials import Trials, stopped_early
 from surgeon_debug.journal import Journal
 from surgeon_debug.runners.tensorrt.tactic_tables import KeyTactics, by_key, diff_tactics
@@ -45,6 +47,7 @@ class TacticSearch:
         bad: The build that fails; None for the one that the builder makes now.
         every: Try every tactic of every key, whatever is found before.
         output: Where to put a timing cache that avoids what is found; None for nowhere.
+        explain: Says why the graph itself explains how a build fails, with an empty phrase if it does not.
         progress: Called with a phrase about where the search is.
     """
 
@@ -57,10 +60,11 @@ class TacticSearch:
         bad: KnownBuild | None = None,
         every: bool = False,
         output: Path | None = None,
+        explain: Callable[[Recorded], str] | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> None:
         self._spec, self._how, self._good, self._bad = spec, how, good, bad
-        self._every, self._output, self._progress = every, output, progress
+        self._every, self._output, self._explain, self._progress = every, output, explain, progress
         self._trail = TacticTrail()
 
     def run(self, model: str, labels: tuple[str, str], notes: tuple[str, ...] = ()) -> TacticFinding:
@@ -91,6 +95,10 @@ class TacticSearch:
         if seen.signature is None and not self._every:
             trail.nothing = f"the build is right: its outputs agree in {seen.runs} runs"
             trail.advice = "give the cache of the build that failed with --bad, or try every tactic with --every"
+            trail.advice += other_sizes(self._spec.builder)
+            return
+        if words := self._explain(seen) if self._explain is not None else "":
+            trail.nothing, trail.advice = unfit(words)
             return
         if not self._replays(trials, seen):
             return

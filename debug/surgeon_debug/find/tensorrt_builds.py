@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from surgeon_debug.endings import Ending, EngineFailure
-from surgeon_debug.find.engine_builds import BuildRecord, BuildRefused, EngineLayer, Knob, Wish
+from surgeon_debug.find.engine_builds import Builder, BuildRecord, BuildRefused, EngineLayer, Knob, Wish
 from surgeon_debug.find.signature import of_error
 from surgeon_debug.runners.catalogue import make_engine
 from surgeon_debug.runners.contract import Engine
@@ -296,6 +296,22 @@ def ranges_of(builder: TensorrtBuilder) -> dict[str, dict[str, list[int]]]:
     """Sizes of dynamic inputs as the runner reads them from a file, by input."""
     names = ("min", "opt", "max")
     return {name: dict(zip(names, map(list, sizes), strict=True)) for name, sizes in builder.sizes}
+
+
+RIGHT = "give the inputs with which it failed with --feeds, or stricter limits with --rtol and --atol"
+"""What to do where a build is right."""
+
+
+def other_sizes(builder: Builder) -> str:
+    """What to add to an advice where an engine was seen with one size of an input that may have several."""
+    sizes = getattr(builder, "sizes", ())
+    if not sizes or any(least != most for _, (least, _, most) in sizes):
+        return ""
+    names = ", ".join(name for name, _ in sizes[:3])
+    return (
+        f"; it was run with one size of {names} only: give samples of several with --feeds, or --dims N=1..4..8; "
+        "sizes of another profile are given in the same way, because engines have one profile here"
+    )
 
 
 def sizes_of(feeds: Sequence[Mapping[str, Value]], dynamic: Sequence[str]) -> tuple[Any, ...]:
