@@ -201,11 +201,13 @@ class FusionSearch:
             trials.along(dimension, against=seen) as made,
             made.step("tactics") as step,
         ):
-            begin = 0
+            begin, tried = 0, 0
             for chosen in pins:
                 elements = frozenset(range(begin, begin + len(chosen)))
                 begin += len(chosen)
-                if made.ask(elements) is Outcome.CLEAN:
+                outcome = made.ask(elements)
+                tried += outcome is not Outcome.UNRESOLVED
+                if outcome is Outcome.CLEAN:
                     step.words = "fused as it is, it is right with another tactic"
                     trail.undecided = (
                         "the fused layer is right with another tactic, so it is the tactic and not the fusion"
@@ -213,7 +215,21 @@ class FusionSearch:
                     trail.advice = "find out which with surgeon find tactic"
                     trail.culprits, trail.knobs = (), ()
                     return
-            step.words = f"fused as it is, it fails with {len(pins)} other tactics too"
+            step.words = f"fused as it is, it fails with {tried} other tactics too"
+            if not tried:
+                self._cannot_tell(made.words.get(elements, ""))
+                step.words = "no other tactic could be tried"
+
+    def _cannot_tell(self, why: str) -> None:
+        """What is taken apart has other tactics as well; if none can be tried as it is, either may be to blame."""
+        trail = self._trail
+        names = [flip.text for flip in trail.knobs] or [f"output {name}" for name in trail.outputs]
+        trail.undecided = (
+            f"it is right with {', '.join(names[:3])}, which changes fusions and tactics; other tactics without that "
+            f"cannot be tried, so either may be to blame: {why}"
+        )
+        trail.advice = "build it in that way, or see which nodes are concerned with surgeon find nodes"
+        trail.culprits, trail.knobs = (), ()
 
     def _finding(self, model: str, labels: tuple[str, str], trials: EngineTrials, stopped: str) -> FusionFinding:
         trail = self._trail

@@ -110,19 +110,27 @@ def suspect_of(heals: Mapping[Lever, bool]) -> tuple[Suspect, str]:
     Args:
         heals: Whether a change made the engine right; changes with which nothing could be built are not in it.
     """
-    right = {lever for lever, healed in heals.items() if healed}
+    blind = not heals.keys() & {Lever.TACTICS, Lever.MORE_TACTICS}
+    suspect, why, others = _suspect_of({lever for lever, healed in heals.items() if healed})
+    if blind and suspect is not Suspect.TACTIC:
+        others = "; other tactics could not be tried, so it may be one"
+    return suspect, why + others
+
+
+def _suspect_of(right: set[Lever]) -> tuple[Suspect, str, str]:
+    """What to search for, why, and what that says of other tactics."""
     if right & {Lever.TACTICS, Lever.MORE_TACTICS}:
-        return Suspect.TACTIC, "with the same layers and other tactics it is right"
+        return Suspect.TACTIC, "with the same layers and other tactics it is right", ""
     split = right & {Lever.OUTPUTS, Lever.DEBUG, Lever.KNOBS}
     if Lever.TF32 in right and not split:
-        return Suspect.PRECISION, "without TF32 it is right, whatever is fused and whichever tactics are chosen"
+        return Suspect.PRECISION, "without TF32 it is right", ", whatever is fused and whichever tactics are chosen"
     if split:
         which = next(lever for lever in (Lever.KNOBS, Lever.OUTPUTS, Lever.DEBUG) if lever in split)
-        return Suspect.FUSION, f"it is right with {which.value}, and other tactics do not help"
+        return Suspect.FUSION, f"it is right with {which.value}", ", and other tactics do not help"
     if Lever.ANEW in right:
-        return Suspect.TACTIC, "built anew it is right: the builder chooses by times, and chose otherwise"
+        return Suspect.TACTIC, "built anew it is right: the builder chooses by times, and chose otherwise", ""
     if right & {Lever.LEAST, Lever.LOW}:
-        return Suspect.FUSION, "only a lower optimisation level makes it right, which fuses less"
+        return Suspect.FUSION, "only a lower optimisation level makes it right, which fuses less", ""
     if Lever.STREAMS in right:
-        return Suspect.FUSION, "it is right with one stream, so it depends on the order in which layers run"
-    return Suspect.NODES, "it fails however it is built, so a layer of it is wrong by itself"
+        return Suspect.FUSION, "it is right with one stream, so it depends on the order in which layers run", ""
+    return Suspect.NODES, "it fails however it is built, so a layer of it is wrong by itself", ""

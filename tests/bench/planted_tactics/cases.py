@@ -23,6 +23,16 @@ FUSIONS = ("fused", "two_fused", "knob", "fused_and_tactic")
 PROCESSES = ("execute_crash", "execute_hang", "sticky", "build_crash", "build_hang")
 """Kinds that end or block a process, so that each engine needs one of its own."""
 
+SUSPECTS: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys(KINDS, frozenset({"tactic"})),
+    **dict.fromkeys(("fused", "two_fused", "knob"), frozenset({"fusion"})),
+    "node": frozenset({"nodes"}),
+    # Nothing can be pinned, or nobody is told of other tactics; then the triage says so.
+    **dict.fromkeys(("not_applied", "cache_ignored"), frozenset({"fusion", "precision", "nodes", "tactic"})),
+    "truncated": frozenset({"tactic", "fusion", "nodes"}),
+}
+"""What a triage may say to search for, by kind."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Case:
@@ -174,7 +184,7 @@ def _faults(
     if kind == "not_applied":
         return (wrong, Fault("tactic_not_applied")), nobody  # the library follows no pin
     if kind == "chosen_refused":
-        return (Fault(draw.choice(("build_none", "deserialize_none")), at(one)),), nobody
+        return (Fault(draw.choice(("build_none", "deserialize_none")), at(one)),), only
     if kind in ("garbage", "truncated", "listener"):
         effect = {"garbage": "inspector_garbage", "truncated": "log_truncated", "listener": "listener_never_called"}
         return (wrong, Fault(effect[kind])), dataclasses.replace(only, may_give_up=kind == "truncated")

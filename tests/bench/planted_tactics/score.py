@@ -18,6 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.bench.planted_tactics.cases import SUSPECTS, cases
+
 VERSIONS = ("10.16", "11.4")
 ROOT = Path(__file__).resolve().parents[3]
 INSTALLED = ROOT / "tests" / "simulated_tensorrt" / "installed"
@@ -55,7 +57,6 @@ def _both(arguments: list[str]) -> list[dict[str, Any]]:
 
 
 def _share(given: argparse.Namespace) -> None:
-    from tests.bench.planted_tactics.cases import cases
     from tests.bench.planted_tactics.play import play
 
     for case in cases(given.first + given.cases)[given.first :]:
@@ -90,6 +91,12 @@ def _print(rows: list[dict[str, Any]]) -> None:
                 f"{row['census_builds']} for {row['most']} tactics, {row['search_builds']} for {row['differing']} keys"
             )
             print(f"  {row['number']} {row['kind']} {row['family']} {row['version']}: {got}")
+    asked = [row for row in rows if row["suspect"]]
+    astray = [row for row in asked if row["suspect"] not in SUSPECTS[row["kind"]]]
+    if asked:
+        print(f"triage: {len(asked) - len(astray)} of {len(asked)} name the right search")
+    for row in astray:
+        print(f"  {row['number']} {row['kind']} {row['family']} {row['version']}: {row['suspect']}")
     for row in rows:
         if row["verdict"] in ("missed", "wrong", "crashed"):
             print(f"  {row['number']} {row['kind']} {row['family']} {row['version']}: {row['verdict']}: {row['words']}")
@@ -106,6 +113,7 @@ _SINGLE = (
     "garbage",
     "listener",
     "miss",
+    "chosen_refused",
 )
 
 if __name__ == "__main__":
