@@ -150,7 +150,20 @@ def test_a_tactic_is_not_taken_for_a_fusion(model: Path, tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize(
     ("fault", "suspect"),
-    [(KERNEL, Suspect.TACTIC), (FUSED, Suspect.FUSION), (NODE, Suspect.NODES), (TF32, Suspect.PRECISION)],
+    [
+        (KERNEL, Suspect.TACTIC),
+        (FUSED, Suspect.FUSION),
+        (NODE, Suspect.NODES),
+        (TF32, Suspect.PRECISION),
+        (dataclasses.replace(KERNEL, effect="nan"), Suspect.TACTIC),
+        (dataclasses.replace(KERNEL, every=2), Suspect.TACTIC),
+        (dataclasses.replace(KERNEL, effect="execute_false"), Suspect.TACTIC),
+        (dataclasses.replace(KERNEL, effect="deserialize_none"), Suspect.TACTIC),
+        (dataclasses.replace(KERNEL, effect="build_none"), Suspect.TACTIC),
+        (dataclasses.replace(KERNEL, fused_with=("tanh_6",)), Suspect.TACTIC),
+        (dataclasses.replace(NODE, effect="nan"), Suspect.NODES),
+        (dataclasses.replace(FUSED, effect="nan"), Suspect.FUSION),
+    ],
 )
 def test_triage_says_what_to_search(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault, suspect: Suspect
@@ -161,6 +174,14 @@ def test_triage_says_what_to_search(
     assert found.suspect is suspect, found.why
     assert found.builds == 11
     assert not found.command or found.command.startswith("surgeon ")
+
+
+def test_triage_says_what_it_could_not_try(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, "11.4")
+    play(monkeypatch, tmp_path, KERNEL, Fault("cache_ignored"))
+    found = find_auto(Question(model), builder=here)
+    assert found.suspect is not Suspect.NOBODY
+    assert found.why.endswith("other tactics could not be tried, so it may be one")
 
 
 def test_a_healthy_engine_leads_nowhere(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

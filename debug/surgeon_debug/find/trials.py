@@ -191,15 +191,20 @@ class Trials:
             future: Future[TrialRecord] = Future()
             future.set_result(known)
             return future
-        future = self.pool.submit(elements, attempt)
-        future.add_done_callback(self._charge)
-        return future
+        # Whoever waits for a future goes on before its callbacks are called; what it cost is to be counted by then.
+        counted: Future[TrialRecord] = Future()
 
-    def _charge(self, done: Future[TrialRecord]) -> None:
-        if done.cancelled() or done.exception() is not None:
-            return
-        record = done.result()
-        self.count(trials=1, builds=record.builds, runs=record.runs, reference_runs=record.reference_runs)
+        def land(done: Future[TrialRecord]) -> None:
+            try:
+                record = done.result()
+            except (Exception, CancelledError) as error:  # noqa: BLE001  (whoever waits is to hear of it)
+                counted.set_exception(error)
+                return
+            self.count(trials=1, builds=record.builds, runs=record.runs, reference_runs=record.reference_runs)
+            counted.set_result(record)
+
+        self.pool.submit(elements, attempt).add_done_callback(land)
+        return counted
 
     def _note(self, elements: frozenset[int], record: TrialRecord, why: str) -> None:
         with self._lock:
