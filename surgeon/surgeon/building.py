@@ -13,7 +13,8 @@ import onnx_ir as ir
 
 from surgeon.targets import check_targets
 from surgeon_debug.runners.catalogue import make_engine
-from surgeon_debug.runners.tensorrt.profiles import parse_dims, read_ranges
+from surgeon_debug.runners.tensorrt.in_short import in_short
+from surgeon_debug.runners.tensorrt.profiles import Range, parse_dims, read_ranges
 from surgeon_debug.runners.tensorrt.record import BUILD, beside
 from surgeon_debug.stage import staged
 from surgeon_passes.errors import BadOptionError, FileError
@@ -83,8 +84,8 @@ def perform(order: Order) -> Built:
     ):
         kept = order.record or Path(folder)
         cap = parse_size(order.memory_cap) if order.memory_cap else None
-        runner = make_engine(runner_text(order, kept), isolated=True, timeout=order.timeout, memory_cap=cap)
-        with runner:
+        text = runner_text(order, kept)
+        with in_short(text), make_engine(text, isolated=True, timeout=order.timeout, memory_cap=cap) as runner:
             runner.prepare(path, [value.name for value in model.graph.outputs if value.name])
         document = _read(kept / BUILD)
     if "load" not in document.get("seconds", {}):
@@ -132,13 +133,16 @@ def _check(order: Order) -> None:
         raise FileError("does not exist", where=str(order.timing_cache), hint="build once without --pin to make it")
     if order.timing_cache is not None and order.timing_cache.absolute().parent.is_dir() is False:
         raise FileError("cannot be written: the folder does not exist", where=str(order.timing_cache))
-    read = [order.model, order.profile, order.timing_cache if order.pin else None]
+    read = [order.model, order.profile, order.timing_cache]
     check_targets({"-o": (order.output, b""), "beside -o": (beside(order.output), b"{")}, read)
+    if order.timing_cache is not None and not order.pin:
+        check_targets({"--timing-cache": (order.timing_cache, b"")}, [order.model, order.profile])
 
 
 def _check_sizes(model: ir.Model, order: Order) -> None:
     """Refuse now what would be found out after TensorRT has started: sizes that nobody gives."""
     given = read_ranges(order.profile) if order.profile is not None else {}
+    _check_profile(model, given, str(order.profile))
     sizes = parse_dims(order.dims)
     open_: dict[str, None] = {}
     names: dict[str, None] = {}
@@ -162,6 +166,30 @@ def _check_sizes(model: ir.Model, order: Order) -> None:
     dims = ", ".join(names) if "None" not in names else "no name"
     hint = "add --profile FILE.json" if first == "None" else f"add --dims {first}=1..4..8, or --profile FILE.json"
     raise BadOptionError(f"the sizes of {', '.join(open_)} are open ({dims})", where=str(order.model), hint=hint)
+
+
+def _check_profile(model: ir.Model, given: Mapping[str, Range], where: str) -> None:
+    """Refuse sizes of what is no input, and two sizes of one dimension."""
+    inputs = {value.name or "": value for value in model.graph.inputs}
+    unknown = [name for name in given if name not in inputs]
+    if unknown:
+        raise BadOptionError(f"'{unknown[0]}' is no input", where=where, hint=f"they are {', '.join(inputs)}")
+    seen: dict[str, tuple[str, tuple[int, int, int]]] = {}
+    for name, span in given.items():
+        shape = inputs[name].shape
+        if shape is None or len(shape) != len(span.least):  # an input that holds a shape: the sizes are its values
+            continue
+        for dim, *three in zip(shape, span.least, span.best, span.most, strict=True):
+            symbol = dim.value if isinstance(dim, ir.SymbolicDim) else None
+            sizes = (three[0], three[1], three[2])
+            if symbol and seen.setdefault(symbol, (name, sizes))[1] != sizes:
+                other, others = seen[symbol]
+                words = f"{_span(others)} for {other} and {_span(sizes)} for {name}"
+                raise BadOptionError(f"dimension {symbol} is {words}", where=where)
+
+
+def _span(sizes: tuple[int, int, int]) -> str:
+    return "..".join(map(str, sizes)) if sizes[0] != sizes[2] else str(sizes[0])
 
 
 def _symbols(model: ir.Model) -> list[str]:

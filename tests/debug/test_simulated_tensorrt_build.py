@@ -47,6 +47,23 @@ def parser_of(trt: Any) -> tuple[Any, Any]:
     return trt.OnnxParser(network, trt.Logger()), network
 
 
+def test_an_input_that_is_an_output_gets_another_name(trt: Any) -> None:
+    nodes = [helper.make_node("Neg", ["x"], ["y"], name="neg")]
+    floats = [("x", TensorProto.FLOAT, [2]), ("y", TensorProto.FLOAT, [2])]
+    parser, network = parser_of(trt)
+    assert parser.parse(models.model(nodes, floats[:1], floats).SerializeToString())
+    assert [network.get_input(i).name for i in range(network.num_inputs)] == ["__x"]
+    assert {network.get_output(i).name for i in range(network.num_outputs)} == {"x", "y"}
+
+
+@pytest.mark.parametrize("kind", [TensorProto.UINT4, TensorProto.FLOAT8E5M2, TensorProto.UINT32, TensorProto.STRING])
+def test_types_that_do_not_exist_here_are_refused(trt: Any, kind: int) -> None:
+    made = models.model([helper.make_node("Identity", ["x"], ["y"])], [("x", kind, [2])], [("y", kind, [2])])
+    parser, _ = parser_of(trt)
+    assert not parser.parse(made.SerializeToString())
+    assert parser.get_error(0).code() == trt.ErrorCode.UNSUPPORTED_NODE_DATATYPE
+
+
 def test_an_unsupported_node_is_named(trt: Any) -> None:
     nodes = [
         helper.make_node("Relu", ["x"], ["r"], name="fine"),

@@ -27,9 +27,10 @@ from surgeon_debug.runners.tensorrt.device_memory import CudaError, DeviceInfo
 from surgeon_debug.runners.tensorrt.failures import BuildFailure, BuildStatus, cache_not_followed
 from surgeon_debug.runners.tensorrt.inspector import info_from_json, parse_engine
 from surgeon_debug.runners.tensorrt.layer_map import How, LayerMap, ModelTensor, model_name
-from surgeon_debug.runners.tensorrt.model_source import bytes_for_parser
+from surgeon_debug.runners.tensorrt.model_source import bytes_for_parser, double_tensors, passed_through
 from surgeon_debug.runners.tensorrt.module import CAPABILITIES, capabilities, require
 from surgeon_debug.runners.tensorrt.output_allocator import HostHeap
+from surgeon_debug.runners.tensorrt.parse import ParseIssue
 from surgeon_debug.runners.tensorrt.tactic_check import check_kernels
 from surgeon_debug.runners.tensorrt.timing_cache import CacheEntry, Pin, check_followed
 from surgeon_passes.errors import BadOptionError, EngineError
@@ -127,6 +128,8 @@ def test_dims_ranges_and_routes(tmp_path: Path) -> None:
     for bad in ("N", "N=", "N=a", "N=1..2..3..4", "N=5..1", "=3"):
         with pytest.raises(BadOptionError):
             profiles.parse_dims(bad)
+    with pytest.raises(BadOptionError, match="'N' is given twice"):
+        profiles.parse_dims("N=1;H=2,N=3")
     span = profiles.Range((2, 4), (2, 4), (2, 4)).widened((5, 1))
     assert (
         (span.least, span.best, span.most) == ((2, 1), (2, 4), (5, 4)) and span.holds((3, 3)) and not span.holds((3,))
@@ -268,6 +271,26 @@ def test_names_and_types_for_the_parser(tmp_path: Path) -> None:
     assert fitted.graph.output[0].type.tensor_type.elem_type == 1
     onnx.save(fitted, str(tmp_path / "m.onnx"))
     assert bytes_for_parser(tmp_path / "m.onnx") is None
+
+
+def test_outputs_that_are_inputs_and_doubles_are_found_in_the_file(tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (double[N] x, float[2] z) => (double[N] y, float[2] z, e)
+        <double[N] h> { h = Neg (x) y = Neg (h) e = Neg (z) }"""
+    place = tmp_path / "m.onnx"
+    onnx.save(onnx.parser.parse_model(text), str(place))
+    assert passed_through(place) == {"z"} and double_tensors(place) == {"y", "h"}
+    fitted = onnx.load_from_string(bytes_for_parser(place) or b"")
+    assert [value.name for value in fitted.graph.output] == ["y", "e"]
+    again = onnx.load(str(place))
+    del again.graph.output[0], again.graph.output[1]
+    onnx.save(again, str(place))
+    with pytest.raises(EngineError, match=r"nothing to compute in m\.onnx"):
+        bytes_for_parser(place)
+
+
+def test_what_is_no_node_is_not_called_one() -> None:
+    issue = ParseIssue("UNSUPPORTED_NODE_DATATYPE", "no such type.", "x", "", -1, (), "")
+    assert issue.sentence == "'x' is refused with UNSUPPORTED_NODE_DATATYPE: no such type"
 
 
 def test_errors_of_cuda_stick_or_pass() -> None:

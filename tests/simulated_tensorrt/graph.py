@@ -99,6 +99,7 @@ def from_model(model: onnx.ModelProto) -> Graph:
     """Inline functions, name every node, set constants apart, infer types and shapes."""
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
+    model = _apart(model)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes: list[onnx.NodeProto] = []
     taken: set[str] = set()
@@ -116,6 +117,24 @@ def from_model(model: onnx.ModelProto) -> Graph:
         if value.name not in constants
     }
     return Graph(model, nodes, constants, types, shapes, names)
+
+
+def _apart(model: onnx.ModelProto) -> onnx.ModelProto:
+    """As the real parser does: of an output that is an input the input gets another name."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    both = {v.name for v in model.graph.input} & {v.name for v in model.graph.output} - constants
+    if not both:
+        return model
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    for value in made.graph.input:
+        if value.name in both:
+            node = onnx.helper.make_node(
+                "Identity", [f"__{value.name}"], [value.name], name=f"identity of {value.name}"
+            )
+            made.graph.node.insert(0, node)
+            value.name = f"__{value.name}"
+    return made
 
 
 def _unique(node: onnx.NodeProto, taken: set[str]) -> str:

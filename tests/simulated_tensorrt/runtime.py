@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from typing import Any
 
 import onnx
@@ -43,7 +45,7 @@ class Runtime:
             return None
         try:
             data, model_bytes = from_bytes(blob)
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, zlib.error, struct.error) as error:
             words = f"Serialization assertion failed: {error}"
             self._journal.error(words, code=1, recorders=(self._recorder,), where=where)
             return None

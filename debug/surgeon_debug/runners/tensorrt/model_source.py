@@ -2,7 +2,7 @@
 
 The parser makes up names for nodes that have none and changes those that occur twice, and all mapping of what an
 engine does back to the model rests on names. It also refuses outputs whose element type is not said, which other
-engines infer.
+engines infer; and of an output that is an input it renames the input, so such outputs are kept from it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from surgeon_passes.errors import BadModelError, EngineError, FileError
 from surgeon_passes.wire import fields
 
 _GRAPH = 7  # of a model
-_NODE, _OUTPUT, _KNOWN = 1, 12, 13  # of a graph
+_NODE, _INPUT, _OUTPUT, _KNOWN = 1, 11, 12, 13  # of a graph
 _TENSOR_TYPE, _ELEMENT, _DOUBLE = 1, 1, 11
 _NODE_NAME, _NODE_OP = 3, 4
 _VALUE_NAME, _VALUE_TYPE = 1, 2
@@ -35,8 +35,10 @@ def bytes_for_parser(path: Path) -> bytes | None:
     Raises:
         FileError: It cannot be read.
         BadModelError: It is not ONNX.
+        EngineError: All of its outputs are inputs.
     """
-    if _fit(path):
+    passed = passed_through(path)
+    if not passed and _fit(path):
         return None
     try:
         import onnx
@@ -48,6 +50,11 @@ def bytes_for_parser(path: Path) -> bytes | None:
         raise BadModelError(f"is not ONNX: {error}", where=str(path)) from error
     _name_nodes(model.graph)
     _type_outputs(model)
+    kept = [value for value in model.graph.output if value.name not in passed]
+    if passed and not kept:
+        raise EngineError(f"tensorrt has nothing to compute in {path.name}: every output of it is an input")
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
     try:
         return bytes(model.SerializeToString())
     except ValueError as error:
@@ -97,6 +104,26 @@ def _entries(data: memoryview) -> Iterator[tuple[int, bytes]]:
                     if inner == wanted[kind]:
                         found = bytes(data[a:b])
                 yield kind, found
+
+
+def passed_through(path: Path) -> frozenset[str]:
+    """Outputs of a model that are inputs of it, too.
+
+    Args:
+        path: An ONNX file in binary form.
+
+    Raises:
+        FileError: It cannot be read.
+    """
+    names: dict[int, set[str]] = {_INPUT: set(), _OUTPUT: set()}
+    with _mapped(path) as data:
+        for number, wire, _, start, end in fields(data, 0, len(data)):
+            if number != _GRAPH or wire != _LENGTH_DELIMITED:
+                continue
+            for kind, wire_, _, content, stop in fields(data, start, end):
+                if kind in names and wire_ == _LENGTH_DELIMITED:
+                    names[kind].add(_name_and_type(data, content, stop)[0])
+    return frozenset(names[_INPUT] & names[_OUTPUT])
 
 
 def double_tensors(path: Path) -> frozenset[str]:

@@ -34,7 +34,7 @@ class ParseIssue:
     @property
     def sentence(self) -> str:
         """All of it as the end of a sentence."""
-        node = f"node {self.node or self.index} ({self.op}) " if self.node or self.op else ""
+        node = f"node {self.node or self.index} ({self.op}) " if self.op else f"'{self.node}' " if self.node else ""
         inside = f"in function {' > '.join(self.functions)} " if self.functions else ""
         words = " ".join(self.words.split()).strip(" .")
         return f"{node}{inside}is refused with {self.code}: {words}" if node else f"{self.code}: {words}"
@@ -72,14 +72,14 @@ def parse_model(parser: Any, path: Path, sink: LogSink) -> None:
         words = " / ".join(sink.complaints(worst=1)[:2]) or "the parser said no and gave no reason"
         raise BuildFailure(BuildStatus.PARSE_ERROR, words, model=path.name)
     first = found[0]
-    nodes = [first.node] if first.node and not first.functions else []
+    nodes = [first.node] if first.node and first.op and not first.functions else []
     raise BuildFailure(BuildStatus.PARSE_ERROR, first.sentence, model=path.name, hint=_hint(first), nodes=nodes)
 
 
 def _hint(issue: ParseIssue) -> str:
     if "opset" in issue.words.lower():
         return "convert it with surgeon rewrite -p convert-opset:to=N"
-    return "rewrite that node, or cut it out with surgeon extract" if issue.node or issue.op else ""
+    return "rewrite that node, or cut it out with surgeon extract" if issue.op else ""
 
 
 def issues_of(parser: Any) -> list[ParseIssue]:

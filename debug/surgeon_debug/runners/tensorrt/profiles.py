@@ -88,6 +88,8 @@ def parse_dims(text: str) -> dict[str, tuple[int, int, int]]:
         least, best, most = values[0], values[len(values) // 2], values[-1]
         if not least <= best <= most:
             raise BadOptionError(f"'{part}' is no range", hint="write NAME=MIN..BEST..MAX")
+        if name.strip() in found:
+            raise BadOptionError(f"dimension '{name.strip()}' is given twice", hint="write NAME=MIN..BEST..MAX")
         found[name.strip()] = (least, best, most)
     return found
 
@@ -201,6 +203,9 @@ def add_profile(builder: Any, config: Any, network: Any, ranges: Ranges, model: 
 
 def _set(profile: Any, tensor: Any, span: Range, model: str) -> None:
     three: Sequence[Dims] = (span.least, span.best, span.most)
+    if not tensor.is_shape_tensor and not _fits(tensor, span):
+        words = f"sizes {span.least} to {span.most} do not fit input '{tensor.name}' of {_shape_words(tensor)}"
+        raise BuildFailure(BuildStatus.BUILD_ERROR, words, model=model)
     try:
         if tensor.is_shape_tensor:
             profile.set_shape_input(tensor.name, *map(list, three))
@@ -209,6 +214,13 @@ def _set(profile: Any, tensor: Any, span: Range, model: str) -> None:
     except (RuntimeError, ValueError) as error:
         words = f"sizes {span.least} to {span.most} do not fit input '{tensor.name}': {error}"
         raise BuildFailure(BuildStatus.BUILD_ERROR, words, model=model) from error
+
+
+def _fits(tensor: Any, span: Range) -> bool:
+    """Whether a range has the input's rank and its fixed sizes."""
+    sizes = [int(size) for size in tensor.shape]
+    columns = zip(span.least, span.most, sizes, strict=True) if len(sizes) == len(span.least) else None
+    return columns is not None and all(size < 0 or least == most == size for least, most, size in columns)
 
 
 def _shape_words(tensor: Any) -> str:

@@ -18,7 +18,7 @@ from surgeon_debug.runners.tensorrt.engine_maker import Draft, Made, Places
 from surgeon_debug.runners.tensorrt.execute import Execution
 from surgeon_debug.runners.tensorrt.layer_map import model_name
 from surgeon_debug.runners.tensorrt.layer_times import layer_times
-from surgeon_debug.runners.tensorrt.model_source import double_tensors
+from surgeon_debug.runners.tensorrt.model_source import double_tensors, passed_through
 from surgeon_debug.runners.tensorrt.module import load_tensorrt
 from surgeon_debug.values import Feeds, Value
 from surgeon_passes.errors import EngineError
@@ -110,6 +110,7 @@ class TensorRT:
         self._wanted: list[str] = []
         self._keeps: frozenset[str] = frozenset()
         self._doubles: frozenset[str] = frozenset()
+        self._passed: frozenset[str] = frozenset()
         self._kept: dict[str, Value] = {}
         self._draft: Draft | None = None
         self._dynamic: dict[str, bool] = {}
@@ -129,7 +130,7 @@ class TensorRT:
         self._usable()
         self.close()
         self._model, self._wanted = model_path, list(dict.fromkeys(outputs))
-        self._doubles = double_tensors(model_path)
+        self._doubles, self._passed = double_tensors(model_path), passed_through(model_path)
         draft = self._parse()
         self._dynamic = draft.dynamic
         known = {**draft.ranges_from(self._dims), **self._given}
@@ -181,6 +182,7 @@ class TensorRT:
             self._note(error)
             raise
         found.update(self._kept)
+        found.update((name, feeds[name]) for name in self._passed if name in feeds)
         self._kept = {}
         return {name: as_declared(found[name], name in self._doubles) for name in self._wanted if name in found}
 

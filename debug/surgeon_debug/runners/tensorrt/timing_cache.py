@@ -104,7 +104,8 @@ def attach(config: Any, path: Path | None, *, ignore_mismatch: bool) -> Any:
     name = path.name if path is not None else "an empty cache"
     cache = config.create_timing_cache(blob)
     if cache is None:
-        raise BuildFailure(BuildStatus.CACHE_REFUSED, f"{name} is no timing cache that this TensorRT can read")
+        words = f"{name} is no timing cache that this TensorRT can read"
+        raise BuildFailure(BuildStatus.CACHE_REFUSED, words, hint="name another file, or one that does not exist yet")
     if not config.set_timing_cache(cache, ignore_mismatch):
         hint = "make a new one here, or take it anyway with ignore_mismatch=true"
         raise BuildFailure(BuildStatus.CACHE_REFUSED, f"{name} is of another version or device", hint=hint)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from surgeon_debug.endings import Ending, EngineFailure
 from surgeon_debug.feeds import make_feeds
 from surgeon_debug.layers import compare_models
 from surgeon_debug.runners.catalogue import make_engine
+from surgeon_debug.runners.tensorrt.in_short import in_short
 from surgeon_debug.runners.tensorrt.record import BUILD, read_tables
 from surgeon_debug.runners.tensorrt.self_check import ask
 from surgeon_debug.runners.tensorrt.self_check.answer import QUESTIONS, Answer, Reply
@@ -118,7 +118,7 @@ class _Checks:
         text = f"{ask.__file__}:Ask:question={number}"
         if self._foreign is not None:
             text += f",foreign={quote(str(self._foreign.absolute()))}"
-        with _in_short(text), make_engine(text, isolated=True, timeout=self._patience) as engine:
+        with in_short(text), make_engine(text, isolated=True, timeout=self._patience) as engine:
             engine.prepare(self._models[MLP], [ask.ANSWER])
             found: dict[str, Any] = json.loads(str(engine.run({})[ask.ANSWER][0]))
         return found
@@ -159,7 +159,7 @@ class _Checks:
         path = self._models[name]
         model = load(path)
         text = f"tensorrt:{options}"
-        with _in_short(text), make_engine(text, isolated=True, timeout=self._patience) as engine:
+        with in_short(text), make_engine(text, isolated=True, timeout=self._patience) as engine:
             engine.prepare(path, [value.name for value in model.graph.outputs if value.name])
             return engine.run(make_feeds(model))
 
@@ -192,16 +192,6 @@ class _Checks:
         except EngineError as error:
             return PinCheck(False, f"{words}: {_words(error)}", key, tactic)
         return PinCheck(True, words, key, tactic, _error(free, pinned))
-
-
-@contextlib.contextmanager
-def _in_short(text: str) -> Iterator[None]:
-    """Failures call the engine by its name, not by all of its options with their folders."""
-    try:
-        yield
-    except EngineFailure as error:
-        what = error.what.replace(text, "tensorrt")
-        raise EngineFailure(what, ending=error.ending, where=error.where, hint=error.hint) from error
 
 
 def _words(error: EngineError) -> str:
