@@ -12,7 +12,15 @@ from surgeon_debug.group_alone import GroupCutter, Piece, conditioning, spread
 from surgeon_debug.ladder import Group, Ladder, LadderVerdict, Row, Rung, Step
 from surgeon_debug.ladder_judge import Judge, Outputs
 from surgeon_debug.ladder_runs import Runs
-from surgeon_debug.ladder_words import alone_words, group_words, healed_words, others_words, unseen_words
+from surgeon_debug.ladder_words import (
+    LIMITS_NOTE,
+    alone_words,
+    group_words,
+    healed_words,
+    others_words,
+    table_notes,
+    unseen_words,
+)
 from surgeon_debug.layers import tolerance_words
 from surgeon_debug.model_tensors import ModelTensors
 from surgeon_debug.runners.contract import Engine
@@ -173,7 +181,8 @@ class Climber:
                 blamed.update(doubtful.shown)
         found = self._seen(seen)
         groups, follows = found.groups()
-        self._rows = rows_of(found, self._layers[seen.step], groups, follows, self._judge.excused)
+        inner = {name: self._tensors.layers[name].node for name in self._tensors.inner if name in self._tensors.layers}
+        self._rows = rows_of(found, self._layers[seen.step], groups, follows, self._judge.excused, inner)
         return groups
 
     def _seen(self, rung: Rung) -> SeenTensors:
@@ -274,23 +283,12 @@ class Climber:
         return TensorResult(name, node, op, None, Judgement(row.verdict, f"{error}{row.reason}"))
 
     def _notes(self) -> list[str]:
-        """What a reader must know to trust the table."""
-        notes = []
-        skipped = [row for row in self._rows if row.verdict is Verdict.SKIPPED]
-        bodies = [row for row in skipped if "inside a body" in row.reason]
-        if bodies:
-            notes.append(
-                f"{len(bodies)} tensors inside bodies were seen and not compared; --iterations and --inner say how "
-                "much of them the reference keeps, --pieces compares them otherwise"
-            )
-        if len(skipped) > len(bodies):
-            notes.append(
-                f"{len(skipped) - len(bodies)} tensors of the engine could not be compared, the first is "
-                f"{skipped[0].name}: {skipped[0].reason}"
-            )
-        if self._judge.limits.given and self._rows:
-            notes.append(
-                "your limits judge the outputs, and the table of tolerances the tensors inside; with --pieces your "
-                "limits judge both"
-            )
+        rung = next((rung for rung in self._rungs if rung.step is Step.UNFUSED and rung.fails is not None), None)
+        if rung is None:
+            return []
+        shown = {look.name for look in rung.looks}.difference(self._judge.names)
+        notes = [] if shown else ["the engine showed none of its inner tensors"]
+        notes += table_notes(self._rows, rung.looks, self._tensors.listed.iterations)
+        if self._judge.limits.given:
+            notes.append(LIMITS_NOTE)
         return notes

@@ -93,6 +93,8 @@ class Row:
     DIFFER if it cannot be told where it comes from; SKIPPED if it was not compared."""
     reason: str
     """Why, as a phrase."""
+    iteration: int | None = None
+    """Of a tensor in the body of a loop, the first iteration in which it is wrong; None if it is not."""
 
     @property
     def sure(self) -> bool:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from surgeon_debug.ladder import Group, Rung, Step
+from surgeon_debug.ladder import Group, Row, Rung, Step
+from surgeon_debug.seen_tensor import Look
+from surgeon_debug.verdict import Verdict
+
+LIMITS_NOTE = "your limits judge the outputs, and the table of tolerances the tensors inside; with --pieces your limits judge both"
+"""What a reader must know where there are limits of the caller's."""
 
 _NAMED = 4
 _DONE = {
@@ -78,3 +83,35 @@ def unseen_words(seen: Rung) -> str:
     if not seen.looks:
         return "the engine showed no tensor"
     return "no layer of the engine could be told to be the first that is wrong"
+
+
+def table_notes(rows: Sequence[Row], looks: Sequence[Look], iterations: int) -> list[str]:
+    """What a reader must know to trust the table.
+
+    Args:
+        rows: The table.
+        looks: What it was made of.
+        iterations: How many iterations of loops the reference has kept.
+    """
+    notes = []
+    skipped = [row for row in rows if row.verdict is Verdict.SKIPPED]
+    bodies = {look.name for look in looks if look.how == "body" and not look.compared}
+    lost = [row for row in skipped if row.name in bodies]
+    if lost:
+        were = "was seen and not compared" if len(lost) == 1 else "were seen and not compared"
+        notes.append(
+            f"{_tensors(len(lost))} inside bodies {were}; --iterations and --inner say how much of bodies the "
+            "reference keeps, --pieces compares them otherwise"
+        )
+    if cut := bodies - {row.name for row in lost}:
+        notes.append(f"of {_tensors(len(cut))} inside loops the first {iterations} iterations were compared")
+    if others := [row for row in skipped if row.name not in bodies]:
+        notes.append(
+            f"{_tensors(len(others))} of the engine could not be compared, the first is {others[0].name}: "
+            f"{others[0].reason}"
+        )
+    return notes
+
+
+def _tensors(count: int) -> str:
+    return "1 tensor" if count == 1 else f"{count} tensors"

@@ -33,21 +33,13 @@ class ModelTensors:
     """Node, operator and precision of each, by the names that the reference keeps them under."""
     inner: Mapping[str, InnerTensor]
     """Those in bodies and functions, by the same names."""
+    owners: Mapping[str, str]
+    """For tensors in bodies, by the names that they have there, the node of the main graph that holds them."""
 
     @property
     def makers(self) -> dict[str, str]:
         """The node of the main graph that computes each tensor of the main graph."""
         return {name: tensor.node for name, tensor in self.listed.tensors.items()}
-
-    @property
-    def owners(self) -> dict[str, str]:
-        """For tensors inside, by the names that they have there, the node of the main graph that holds them."""
-        return {
-            name: self.inner[item.golden].owner
-            for name, items in self.listed.inside.items()
-            for item in items
-            if item.golden in self.inner
-        }
 
 
 def tensors_of(path: Path, feeds: Mapping[str, Value], options: LayerOptions, *, allow_external: bool) -> ModelTensors:
@@ -69,13 +61,15 @@ def tensors_of(path: Path, feeds: Mapping[str, Value], options: LayerOptions, *,
     )
     inner = {tensor.name: tensor for tensor in observed.tensors}
     layers = {**{x.tensor: x for x in named_inside(plan_layers(observed.model, feeds, set(inner)), observed)}, **plan}
-    inside: dict[str, list[Inside]] = {}
+    owners = _owners(model)
+    inside: dict[str, list[Inside]] = {name: [] for name in owners if name not in plan}
     for tensor in inner.values():
         for name in dict.fromkeys((tensor.tensor, tensor.name)):
             if name not in plan:
                 inside.setdefault(name, []).append(Inside(tensor.name, tensor.iteration_axes))
+                owners.setdefault(name, tensor.owner)
     listed = WatchList(_main(model, plan), {name: tuple(items) for name, items in inside.items()}, options.iterations)
-    return ModelTensors(model, listed, layers, inner)
+    return ModelTensors(model, listed, layers, inner, owners)
 
 
 def _main(model: ir.Model, plan: Mapping[str, Layer]) -> dict[str, ModelTensor]:
@@ -90,6 +84,19 @@ def _main(model: ir.Model, plan: Mapping[str, Layer]) -> dict[str, ModelTensor]:
         kind = "" if dtype is None or dtype == ir.DataType.STRING else dtype.numpy().name
         found[name] = ModelTensor(layer.node, shapes.static(value), kind, readers.get(name, ()))
     return found
+
+
+def _owners(model: ir.Model) -> dict[str, str]:
+    """The node of the main graph around each tensor that is computed in a body."""
+    scope = main_scope(model)
+    holding = [node for node in model.graph if any(True for _ in nested_graphs(node))]
+    return {
+        value.name: scope.label(node)
+        for node in holding
+        for inner in nodes_inside(node)
+        for value in inner.outputs
+        if value.name
+    }
 
 
 def _readers(model: ir.Model) -> dict[str, tuple[str, ...]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from surgeon_debug.ladder import Group, Row
 from surgeon_debug.runners.tensorrt.layer_map import How, LayerMap
@@ -20,6 +21,7 @@ def rows_of(
     groups: Sequence[Group],
     follows: Collection[str],
     excused: Collection[str],
+    inner: Mapping[str, str],
 ) -> list[Row]:
     """The tensors in the order in which the engine shows them.
 
@@ -29,9 +31,20 @@ def rows_of(
         groups: Those that go wrong.
         follows: Wrong tensors that follow from these.
         excused: Tensors whose error the rounding of the inputs explains.
+        inner: The nodes that compute tensors in bodies, by the names of these in the model.
     """
     starts = {name for group in groups for name in group.shown}
-    return [_row(name, looks, seen, layers, starts, follows, excused) for name, looks in seen.looks.items()]
+    rows = [_row(name, looks, seen, layers, starts, follows, excused) for name, looks in seen.looks.items()]
+    return [_inside(row, seen, inner) for row in rows]
+
+
+def _inside(row: Row, seen: SeenTensors, inner: Mapping[str, str]) -> Row:
+    """A row of a tensor in a body: its node is there, too, and it may begin to be wrong late."""
+    if not any(look.how == "body" for look in seen.looks[row.name]):
+        return row
+    nodes = tuple(dict.fromkeys(inner[tensor] for tensor in row.tensors if tensor in inner)) or row.nodes
+    wrong = seen.wrong.get(row.name)
+    return dataclasses.replace(row, nodes=nodes, beside="", iteration=wrong[0].occurrence if wrong else None)
 
 
 def _row(
@@ -53,8 +66,6 @@ def _row(
     verdict, reason = _judged(name, looks, seen, starts, follows, excused)
     if compared and len(tensors) > 1:
         reason += f"; it may be {' or '.join(tensors)}"
-    if worst is not None and "inside" not in reason and any(look.how == "body" for look in looks):
-        reason += f" in iteration {worst.occurrence}" if verdict is not Verdict.AGREE else ""
     error, largest = (None, 0.0) if worst is None else (math.inf if worst.special else worst.rel_l2, worst.max_abs)
     return Row(name, tensors, writer.name if writer else "", nodes, beside, error, largest, verdict, reason)
 
@@ -91,7 +102,8 @@ def _judged(
         if looks[0].how == "body":
             return Verdict.SKIPPED, "inside a body, and the reference did not keep it"
         return Verdict.SKIPPED, "no tensor of the model could be told to be it; no NaN or Inf in it"
-    words = seen.wrong[name][0].words
+    first = seen.wrong[name][0]
+    words = f"{first.words}, first in iteration {first.occurrence}" if first.how == "body" else first.words
     if name in starts:
         return Verdict.WRONG, words
     if name in follows:

@@ -78,17 +78,16 @@ def look_at(name: str, value: Value, reference: Value, mismatch: str = "") -> Lo
     return Look(name, 0, name, "name", 1, *numbers, array.dtype.name, array.nbytes)
 
 
-def unmatched_look(name: str, value: np.ndarray[Any, Any], how: str, mismatch: str = "") -> Look:
+def unmatched_look(name: str, value: np.ndarray[Any, Any], mismatch: str = "") -> Look:
     """A tensor that there is nothing to hold against; NaN and Inf are looked for in it.
 
     Args:
         name: Its name in the engine.
         value: The tensor.
-        how: Why there is nothing: ``body`` if the reference did not keep that iteration, else ``unknown``.
         mismatch: Why its elements cannot be told apart, if so.
     """
     special = 0 if mismatch else _special(value)
-    return Look(name, 0, "", how, 0, 0.0, 0.0, special, mismatch, value.dtype.name, value.nbytes)
+    return Look(name, 0, "", "unknown", 0, 0.0, 0.0, special, mismatch, value.dtype.name, value.nbytes)
 
 
 def _special(value: np.ndarray[Any, Any]) -> int:
@@ -100,7 +99,8 @@ def _special(value: np.ndarray[Any, Any]) -> int:
 
 def to_text(looks: Iterable[Look]) -> str:
     """Looks as one text, for :func:`from_text`."""
-    return json.dumps([dataclasses.astuple(look) for look in looks])
+    fields = [field.name for field in dataclasses.fields(Look)]
+    return json.dumps([[getattr(look, field) for field in fields] for look in looks])
 
 
 def from_text(text: str) -> list[Look]:

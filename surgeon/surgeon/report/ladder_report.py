@@ -132,7 +132,8 @@ def _cells(row: Row, index: int, room: int, *, wide: bool, unsure: bool) -> list
     if wide:
         cells.append(middle(row.layer or "not said", room))
     nodes = ", ".join(row.nodes) if row.nodes else "not said"
-    cells.append(middle(f"{row.beside} {nodes}".strip(), room))
+    late = "" if row.iteration is None else f", iteration {row.iteration} on"
+    cells.append(middle(f"{row.beside} {nodes}{late}".strip(), room))
     if unsure:
         cells.append(middle(" or ".join(row.tensors), room) if len(row.tensors) > 1 else "")
     cells.append("-" if row.error is None else number(row.error))

@@ -104,9 +104,13 @@ class Watch:
             looks = self._inside(inside, shown, value, lie)
         else:
             looks = self._in_main_graph(layers, shown, value, lie)
-        self._seen += [
-            dataclasses.replace(look, name=shown.name, occurrence=shown.occurrence, run=self._run) for look in looks
-        ]
+        self._seen += looks
+
+    def _told(self, look: Look, shown: Shown, how: str, choices: int) -> Look:
+        """A look with what is known of when and as what the engine showed the tensor."""
+        return dataclasses.replace(
+            look, name=shown.name, occurrence=shown.occurrence, run=self._run, how=how, choices=choices
+        )
 
     def _in_main_graph(self, layers: LayerMap, shown: Shown, value: np.ndarray[Any, Any], lie: str) -> list[Look]:
         key = (shown.name, value.shape, value.dtype.name)
@@ -116,9 +120,10 @@ class Watch:
         sample = self._run % self._golden.samples
         names = [name for name in match.candidates if self._golden.has(sample, name)]
         if not names:
-            return [unmatched_look(shown.name, value, How.UNKNOWN.value, lie)]
-        looks = [look_at(name, value, self._golden.get(sample, name), lie) for name in names]
-        return [dataclasses.replace(look, how=match.how.value, choices=len(names)) for look in looks]
+            return [self._told(unmatched_look(shown.name, value, lie), shown, How.UNKNOWN.value, 0)]
+        how, choices = match.how.value, len(names)
+        looks = (look_at(name, value, self._golden.get(sample, name), lie) for name in names)
+        return [self._told(look, shown, how, choices) for look in looks]
 
     def _inside(self, candidates: Sequence[Inside], shown: Shown, value: np.ndarray[Any, Any], lie: str) -> list[Look]:
         """A tensor of a body, held against that of the same iteration."""
@@ -135,8 +140,8 @@ class Watch:
             if part is not None:
                 found.append(look_at(item.golden, value, part, lie))
         if not found:
-            return [unmatched_look(shown.name, value, BODY, lie)]
-        return [dataclasses.replace(look, how=BODY, choices=len(found)) for look in found]
+            return [self._told(unmatched_look(shown.name, value, lie), shown, BODY, 0)]
+        return [self._told(look, shown, BODY, len(found)) for look in found]
 
     def close(self) -> None:
         """Close runner and file."""

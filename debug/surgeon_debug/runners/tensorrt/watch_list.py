@@ -52,7 +52,8 @@ class WatchList:
     tensors: Mapping[str, ModelTensor]
     """Those of the main graph by name, in topological order."""
     inside: Mapping[str, tuple[Inside, ...]] = dataclasses.field(default_factory=dict)
-    """Those inside nodes with bodies, by the name that they have there; several if bodies share a name."""
+    """Those inside nodes with bodies, by the name that they have there; several if bodies share a name, none if the
+    reference keeps none of it."""
     iterations: int = 0
     """How many iterations of each loop the reference has kept at most."""
 
