@@ -96,12 +96,14 @@ def test_two_bad_tactics_are_both_named(tmp_path: Path) -> None:
     found = search(tmp_path, builder)
     assert sorted(map(sorted, named(found))) == [[(key_of(4), hash_of(4, 0))], [(key_of(21), hash_of(21, 0))]]
     assert all(one.cured is not None for one in found.culprits)
+    assert found.builds <= 3 + 1 + 2 * (math.ceil(math.log2(30)) + 2)
 
 
 def test_a_tactic_that_is_bad_only_with_another_one(tmp_path: Path) -> None:
     builder = ScriptedBuilder((3,) * 30, (bad((4, 0), (21, 0)),))
     found = search(tmp_path, builder)
     assert named(found) == [{(key_of(4), hash_of(4, 0)), (key_of(21), hash_of(21, 0))}]
+    assert found.builds <= 3 + 1 + math.ceil(math.log2(30)) + 2 + math.ceil(math.log2(30)) + 1
 
 
 def test_rounds_that_all_fail_are_not_the_end(tmp_path: Path) -> None:

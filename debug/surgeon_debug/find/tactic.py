@@ -32,8 +32,12 @@ def find_tactic(
     """Find the tactics that make an engine fail.
 
     The engine is built with an editable timing cache, and built again from it: only if that replays can tactics be told
-    apart. With a good build the keys whose tactics differ are searched, which takes log2 of their number and two more
-    builds; without one, build t of a census pins the t-th tactic of every key, until a build is right.
+    apart. With a good build the M keys whose tactics differ are searched, which takes log2 M + 2 builds; without one,
+    build t of a census pins the t-th tactic of every key, until a build is right: with K tactics of a key at most K + 1
+    builds, the first and its replay among them. If none is right, and all have the same error, it ends there: it is not
+    a tactic (or several at once). If the errors differ up to 16 other assignments are tried, for tactics that mask
+    each other; if there are no numbers, up to 3. A culprit of two tactics takes log2 M + 1 builds more, a tactic with
+    which nothing can be built log2 M + 1 in the census, where four such are looked for.
 
     Args:
         question: The model, its inputs, and who is believed and suspected.

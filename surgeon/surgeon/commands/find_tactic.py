@@ -37,8 +37,10 @@ def command(**given: Any) -> int:
 
     The engine is built with an editable timing cache, and again from that cache: if this does not replay, the search
     refuses and says which keys differ. With --good the tactics that differ are searched, which takes the logarithm of
-    their number in builds; without it build after build tries the next tactic of every op until one is right. A build
-    that cannot be made counts for nothing. What is found comes with a timing cache that avoids it.
+    their number in builds; without it build after build tries the next tactic of every op until one is right, or says
+    after as many builds as an op has tactics, and one, that it is not a tactic (or several at once). A build that
+    cannot be made counts for nothing, unless that is the failure. What is found comes with a timing cache that avoids
+    it.
     Ends with 0 if a tactic is named, 1 if there is nothing to find, 3 if it could not decide.
 
     \b
