@@ -21,7 +21,7 @@ def print_fusion(console: Console, found: FusionFinding) -> None:
     words = [f"{found.layers:,} fused layers", samples, f"reference {middle(found.reference, 60)}"]
     print_model(console, words, found.model, found.version)
     grid = facts_grid()
-    for label, text in _facts(found):
+    for label, text in _facts(found, max(24, console.width - 18)):
         grid.add_row(label, text)
     if grid.row_count:
         console.print(grid)
@@ -41,7 +41,7 @@ def _title(one: FusionCulprit, width: int) -> str:
     return middle(one.layer or " + ".join(one.nodes), width)
 
 
-def _facts(found: FusionFinding) -> Iterator[tuple[str, str]]:
+def _facts(found: FusionFinding, room: int) -> Iterator[tuple[str, str]]:
     if found.failure:
         yield "the engine", phrase(found.failure)
     if found.rate is not None:
@@ -49,8 +49,8 @@ def _facts(found: FusionFinding) -> Iterator[tuple[str, str]]:
     if found.culprits or found.knobs:
         yield "fusion", "fusion dependent: it is right as soon as this is computed in parts"
     for one in found.culprits[:_CULPRITS]:
-        yield "fused", listed(one.nodes, 6, 40)
-        yield "broken by", listed(one.broken_by, 4, 40) + " as output" + ("s" if len(one.broken_by) > 1 else "")
+        yield "fused", listed(one.nodes, 6, room)
+        yield "broken by", listed(one.broken_by, 4, room) + " as output" + ("s" if len(one.broken_by) > 1 else "")
     if len(found.culprits) > _CULPRITS:
         yield "and", f"{len(found.culprits) - _CULPRITS} more (--json has them all)"
     if found.knobs:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from surgeon.report.shared_path import shared_path, without_path
+
 _GAP = "  "
 
 
 def print_rows(console: Console, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows in columns, long cells without their middle, so that all fit beside each other.
+    """Print rows in columns, long cells without what all have in common and their middle, so that all fit on a line.
 
     Args:
         console: Where.
@@ -24,6 +26,11 @@ def print_rows(console: Console, titles: Sequence[str], rows: Sequence[Sequence[
     limit = max(widths)
     while sum(min(width, limit) for width in widths) > room:
         limit -= 1
+    for i, width in enumerate(widths):
+        if width > limit:
+            path = shared_path(row[i] for row in spelt)
+            for row in spelt:
+                row[i] = row[i] if len(row[i]) <= limit else without_path(row[i], path)
     widths = [min(width, limit) for width in widths]
     lines = [_line(titles, widths), *(_line(row, widths) for row in spelt)]
     console.out("\n".join(lines), highlight=False)

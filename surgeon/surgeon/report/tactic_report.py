@@ -84,9 +84,10 @@ def _facts(console: Console, found: TacticFinding) -> Iterator[tuple[str, str]]:
 def _culprit(console: Console, one: TacticCulprit) -> Iterator[tuple[str, str]]:
     room = max(24, console.width - 18)
     for member in one.members[:_MEMBERS]:
-        yield "op", f"{middle(member.op, room // 2)}, key {plain(member.key)}"
+        yield "op", middle(member.op, room)
+        yield "key", plain(member.key)
         if member.nodes:
-            yield "nodes", listed(member.nodes, 4, 40)
+            yield "nodes", listed(member.nodes, 4, room)
         yield "bad", _tactic(member.bad, room)
         yield "good", _tactic(member.good, room) + _slower(member)
     if len(one.members) > _MEMBERS:
