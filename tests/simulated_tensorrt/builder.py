@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+from tests.simulated_tensorrt.attributes import Rooted
 from tests.simulated_tensorrt.autotune import Autotuner, BuildRefusedError, Tuning
 from tests.simulated_tensorrt.callbacks import Journal
 from tests.simulated_tensorrt.config import new_config
@@ -26,7 +27,7 @@ from tests.simulated_tensorrt.shape_inputs import shape_inputs
 _WHERE = "IBuilder::buildSerializedNetwork"
 
 
-class Builder:
+class Builder(Rooted):
     """Makes networks, configurations and engines."""
 
     _trt: Any
@@ -96,30 +97,6 @@ class Builder:
             return False
         data = bytes(blob)
         return bool(writer.write(data, len(data)) == len(data))
-
-    @property
-    def error_recorder(self) -> Any:
-        return self._recorder
-
-    @error_recorder.setter
-    def error_recorder(self, value: Any) -> None:
-        self._recorder = value
-
-    @property
-    def logger(self) -> Any:
-        return self._own_logger
-
-    @property
-    def max_threads(self) -> int:
-        return self._threads
-
-    @max_threads.setter
-    def max_threads(self, value: int) -> None:
-        self._threads = value
-
-    @property
-    def num_DLA_cores(self) -> int:
-        return 0
 
     @property
     def max_DLA_batch_size(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.simulated_tensorrt.attributes import Flagged
 from tests.simulated_tensorrt.callbacks import Journal
 from tests.simulated_tensorrt.plan import Plan
 from tests.simulated_tensorrt.pybind import Classes, make
@@ -11,14 +12,13 @@ from tests.simulated_tensorrt.routes import all_routes, read_route
 from tests.simulated_tensorrt.timing_cache import new_cache
 
 
-class IBuilderConfig:
+class IBuilderConfig(Flagged):
     """Everything that a build depends on besides the network."""
 
     _trt: Any
     _plan: Plan
     _journal: Journal
     _version: str
-    _flags: int
     _pools: dict[int, int]
     _profiles: list[Any]
     _cache: Any
@@ -56,23 +56,6 @@ class IBuilderConfig:
 
     def reset(self) -> None:
         self._start()
-
-    def set_flag(self, flag: Any) -> None:
-        self._flags |= 1 << int(flag)
-
-    def clear_flag(self, flag: Any) -> None:
-        self._flags &= ~(1 << int(flag))
-
-    def get_flag(self, flag: Any) -> bool:
-        return bool(self._flags >> int(flag) & 1)
-
-    @property
-    def flags(self) -> int:
-        return self._flags
-
-    @flags.setter
-    def flags(self, value: int) -> None:
-        self._flags = value
 
     def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None:
         if pool_size > self._plan.memory:

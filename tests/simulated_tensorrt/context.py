@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.simulated_tensorrt.attributes import Named, Recorded
 from tests.simulated_tensorrt.callbacks import Held
 from tests.simulated_tensorrt.context_debug import Observed
 from tests.simulated_tensorrt.device_memory import CudaError, device
@@ -22,7 +23,7 @@ _WHERE = "IExecutionContext::enqueueV3"
 LAUNCH_FAILURE = 719
 
 
-class IExecutionContext(Observed):
+class IExecutionContext(Observed, Named, Recorded):
     """Runs an engine."""
 
     _trt: Any
@@ -32,10 +33,8 @@ class IExecutionContext(Observed):
     _addresses: dict[str, int]
     _allocators: dict[str, Held]
     _runs: int
-    _recorder: Any
     _memory: tuple[int, int] | None
     _user_managed: bool
-    _name: str
     _output_shapes: OutputShapes
 
     def _error(self, words: str, code: int = 3, where: str = _WHERE) -> bool:
@@ -46,14 +45,6 @@ class IExecutionContext(Observed):
     @property
     def engine(self) -> Any:
         return self._engine
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @name.setter
-    def name(self, value: str) -> None:
-        self._name = value
 
     # profiles and shapes
 
@@ -180,14 +171,6 @@ class IExecutionContext(Observed):
 
     def set_input_consumed_event(self, event: int) -> bool:
         return True
-
-    @property
-    def error_recorder(self) -> Any:
-        return self._recorder
-
-    @error_recorder.setter
-    def error_recorder(self, value: Any) -> None:
-        self._recorder = value
 
     # execution
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.simulated_tensorrt.attributes import Recorded
 from tests.simulated_tensorrt.callbacks import Journal
 from tests.simulated_tensorrt.compute import NUMPY
 from tests.simulated_tensorrt.context import new_context
@@ -13,7 +14,7 @@ from tests.simulated_tensorrt.pybind import make
 from tests.simulated_tensorrt.shape_inputs import shape_inputs
 
 
-class ICudaEngine:
+class ICudaEngine(Recorded):
     """An engine."""
 
     _trt: Any
@@ -22,7 +23,6 @@ class ICudaEngine:
     _graph: Graph
     _blob: bytes
     _hosted: set[str]
-    _recorder: Any
     _budget: int
     _programs: dict[Any, Any]
 
@@ -161,14 +161,6 @@ class ICudaEngine:
 
     def get_weight_streaming_automatic_budget(self) -> int:
         return 0
-
-    @property
-    def error_recorder(self) -> Any:
-        return self._recorder
-
-    @error_recorder.setter
-    def error_recorder(self, value: Any) -> None:
-        self._recorder = value
 
     def create_execution_context(self, strategy: Any = None, runtime_config: Any = None) -> Any:
         return new_context(self, strategy)

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+from tests.simulated_tensorrt.attributes import Recorded
 from tests.simulated_tensorrt.engine_file import EngineData, EngineLayer
 from tests.simulated_tensorrt.graph import Graph, infer
 
@@ -16,13 +17,12 @@ _WORDS_10 = {"FLOAT": "Float", "HALF": "Half", "BF16": "BFloat16", "INT8": "Int8
 _WORDS_11 = {"FLOAT": "FP32", "HALF": "FP16"}
 
 
-class EngineInspector:
+class EngineInspector(Recorded):
     """Tells about an engine."""
 
     _trt: Any
     _engine: Any
     _context: Any
-    _recorder: Any
     _version: str
     _onnx_names: dict[str, str] | None = None
     _inputs: Any = None
@@ -35,14 +35,6 @@ class EngineInspector:
     @execution_context.setter
     def execution_context(self, value: Any) -> None:
         self._context = value
-
-    @property
-    def error_recorder(self) -> Any:
-        return self._recorder
-
-    @error_recorder.setter
-    def error_recorder(self, value: Any) -> None:
-        self._recorder = value
 
     def get_layer_information(self, layer_index: int, format: Any) -> str:
         rows = self._rows()

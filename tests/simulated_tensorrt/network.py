@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tests.simulated_tensorrt.attributes import Named, Recorded
 from tests.simulated_tensorrt.graph import Graph, reads
 from tests.simulated_tensorrt.pybind import make
 from tests.simulated_tensorrt.shape_inputs import shape_inputs
@@ -59,7 +60,7 @@ def layer_kind(operator: str) -> str:
     return "ACTIVATION" if operator in _ACTIVATIONS else _KINDS.get(operator, "ELEMENTWISE")
 
 
-class INetworkDefinition:
+class INetworkDefinition(Named, Recorded):
     """A network, filled by the parser."""
 
     _trt: Any
@@ -70,8 +71,6 @@ class INetworkDefinition:
     _tensors: dict[str, Any]
     _flags: int
     _builder: Any
-    _name: str
-    _recorder: Any
 
     def _fill(self, graph: Graph) -> None:
         self._graph = graph
@@ -163,22 +162,6 @@ class INetworkDefinition:
     @property
     def has_implicit_batch_dimension(self) -> bool:
         return False
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @name.setter
-    def name(self, value: str) -> None:
-        self._name = value
-
-    @property
-    def error_recorder(self) -> Any:
-        return self._recorder
-
-    @error_recorder.setter
-    def error_recorder(self, value: Any) -> None:
-        self._recorder = value
 
 
 class ILayer:

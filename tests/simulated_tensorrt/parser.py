@@ -9,13 +9,14 @@ import onnx
 import onnx.external_data_helper
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from tests.simulated_tensorrt.attributes import Flagged
 from tests.simulated_tensorrt.callbacks import Journal
 from tests.simulated_tensorrt.graph import from_model
 from tests.simulated_tensorrt.pybind import make
 from tests.simulated_tensorrt.support import Problem, problems, supported
 
 
-class OnnxParser:
+class OnnxParser(Flagged):
     """Fills a network from an ONNX model."""
 
     _trt: Any
@@ -122,23 +123,6 @@ class OnnxParser:
 
     def clear_errors(self) -> None:
         self._errors = []
-
-    @property
-    def flags(self) -> int:
-        return self._flags
-
-    @flags.setter
-    def flags(self, value: int) -> None:
-        self._flags = value
-
-    def set_flag(self, flag: Any) -> None:
-        self._flags |= 1 << int(flag)
-
-    def clear_flag(self, flag: Any) -> None:
-        self._flags &= ~(1 << int(flag))
-
-    def get_flag(self, flag: Any) -> bool:
-        return bool(self._flags >> int(flag) & 1)
 
     def get_layer_output_tensor(self, name: str, i: int) -> Any:
         graph = self._network._graph

@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 
+from tests.simulated_tensorrt.attributes import Rooted
 from tests.simulated_tensorrt.callbacks import Journal
 from tests.simulated_tensorrt.engine import new_engine
 from tests.simulated_tensorrt.engine_file import from_bytes, version_of
@@ -15,7 +16,7 @@ from tests.simulated_tensorrt.graph import from_model
 from tests.simulated_tensorrt.plan import LOADING, Plan
 
 
-class Runtime:
+class Runtime(Rooted):
     """Loads engines."""
 
     _trt: Any
@@ -69,30 +70,6 @@ class Runtime:
     @engine_host_code_allowed.setter
     def engine_host_code_allowed(self, value: bool) -> None:
         self._host_code = value
-
-    @property
-    def error_recorder(self) -> Any:
-        return self._recorder
-
-    @error_recorder.setter
-    def error_recorder(self, value: Any) -> None:
-        self._recorder = value
-
-    @property
-    def logger(self) -> Any:
-        return self._own_logger
-
-    @property
-    def max_threads(self) -> int:
-        return self._threads
-
-    @max_threads.setter
-    def max_threads(self, value: int) -> None:
-        self._threads = value
-
-    @property
-    def num_DLA_cores(self) -> int:
-        return 0
 
     @property
     def DLA_core(self) -> int:
