@@ -174,6 +174,16 @@ def test_what_is_no_tactic_is_said_early(tmp_path: Path, effect: str, more: int,
     assert found.builds <= tactics + 1 + more
 
 
+def test_rounding_beside_a_limit_is_no_tactics_fault(tmp_path: Path) -> None:
+    """Some builds pass by a hair: that is no verdict, and nothing that stands in the way of builds."""
+    found = search(tmp_path, ScriptedBuilder((5,) * 21, (Fault(frozenset(), "near"),)))
+    assert found.outcome is FindOutcome.UNDECIDED
+    assert not found.culprits
+    assert not found.unusable
+    assert builds_of(found, "record", "replay", "census") <= 5 + 1
+    assert found.builds <= 5 + 1 + 16
+
+
 def test_a_good_build_that_fails_as_well_accuses_nobody(tmp_path: Path) -> None:
     found = search(tmp_path, ScriptedBuilder((3,) * 6, (Fault(frozenset()),)), good=(1,) * 6)
     assert found.outcome is FindOutcome.UNDECIDED

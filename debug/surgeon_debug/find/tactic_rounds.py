@@ -134,10 +134,15 @@ class Rounds:
         while True:
             assignment = self.census.round(number)
             elements = self.elements(assignment)
-            if not elements or self._try(assignment) is not Outcome.UNRESOLVED:
+            if not elements or self._try(assignment) is not Outcome.UNRESOLVED or self._hardly(elements):
                 return
             if self._offenders == _OFFENDERS or not self._forbid(elements) or self.hopeless:
                 return
+
+    def _hardly(self, elements: frozenset[int]) -> bool:
+        """Whether an engine ran and is neither right nor clearly wrong: then no tactic stands in the way."""
+        made = self._trials.remember.recall(elements, 0)
+        return made is not None and bool(made.unresolved) and made.runs > 0
 
     def _try(self, assignment: Assignment) -> Outcome:
         elements = self.elements(assignment)
