@@ -8,7 +8,9 @@ from surgeon_debug.ladder import Group, Row, Rung, Step
 from surgeon_debug.seen_tensor import Look
 from surgeon_debug.verdict import Verdict
 
-LIMITS_NOTE = "your limits judge the outputs, and the table of tolerances the tensors inside; with --pieces your limits judge both"
+LIMITS_NOTE = (
+    "your limits judge the outputs, the table of tolerances tensors inside; with --pieces your limits judge both"
+)
 """What a reader must know where there are limits of the caller's."""
 
 _NAMED = 4

@@ -194,16 +194,74 @@ def test_what_the_rounding_of_inputs_explains_is_no_fault(
 ) -> None:
     """A difference of two numbers that are nearly equal keeps few of their digits, in any engine."""
     text = """<ir_version: 9, opset_import: ["" : 17]>
-        net (float[64, 8] x) => (float[64, 8] y) { a = MatMul (x, w) s = Softmax (a) h = Add (s, big) l = Softmax (h)
-            c = Sub (h, big) t = Mul (c, c) y = Tanh (t) }"""
+        net (float[64, 8] x) => (float[64, 8] y) { a = MatMul (x, w) y = Sub (a, near) }"""
     model = saved(tmp_path, text, w=(8, 8))
     proto = onnx.load(str(model))
-    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1e4), "big"))
+    x = np.random.default_rng(1).standard_normal((64, 8)).astype(np.float32)
+    near = x @ onnx.numpy_helper.to_array(proto.graph.initializer[0]) * np.float32(1 + 1e-5)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(near, "near"))
     onnx.save(proto, str(model))
-    done, found = climbed(monkeypatch, tmp_path, model=model)
-    assert not [row for row in found.rows if row.verdict is Verdict.WRONG], found.words
-    assert found.verdict in (LadderVerdict.RIGHT, LadderVerdict.PRECISION)
-    assert (done.verdict == "agree") is (found.verdict is LadderVerdict.RIGHT)
+    play(monkeypatch, tmp_path, hidden_share=0.0)
+    done = climb(model, target="tensorrt:tf32=false", feeds=[{"x": x}], timeout=60)
+    found = done.ladder
+    assert found is not None and found.verdict is LadderVerdict.PRECISION and done.cause is Cause.PRECISION
+    assert [row.verdict for row in found.rows] == [Verdict.AGREE, Verdict.ILL_CONDITIONED]
+    assert done.verdict == "differ" and steps(found) == [(Step.WHOLE, True), (Step.UNFUSED, True)]
+    play(monkeypatch, tmp_path, Fault("wrong_values", Where(node="/y"), amount=20.0), hidden_share=0.0)
+    found = climb(model, target="tensorrt:tf32=false", feeds=[{"x": x}], timeout=60).ladder
+    assert found is not None and found.verdict is LadderVerdict.LOCATED and found.nodes == ("/y",)
+
+
+def test_an_engine_that_shows_nothing(new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its outputs still tell, once tensors are outputs."""
+    mute = Fault("listener_never_called")
+    done, found = climbed(monkeypatch, tmp_path, mute)
+    assert found.verdict is LadderVerdict.RIGHT and "no tensor inside was shown" in found.words
+    assert done.notes == ("the engine showed none of its inner tensors",)
+    _, found = climbed(monkeypatch, tmp_path, mute, C_IS_WRONG)
+    assert found.verdict is LadderVerdict.LOCATED and found.nodes == ("/c",)
+    assert steps(found)[-1] == (Step.OUTPUTS, True)
+
+
+def test_tensors_that_are_never_shown_are_marked(
+    new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, found = climbed(monkeypatch, tmp_path, C_IS_WRONG, hidden_share=1.0)
+    assert [row.title for row in found.rows] == ["y"]  # an output is seen in any case
+    assert found.verdict is LadderVerdict.LOCATED and found.nodes == ("/c",) and found.alone
+
+
+def test_a_failure_that_comes_and_goes(new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault = Fault("wrong_values", Where(node="/c"), amount=0.2, every=2)
+    done, found = climbed(monkeypatch, tmp_path, fault)
+    assert done.flaky and done.verdict == "differ"
+    assert found.verdict is LadderVerdict.LOCATED and found.nodes == ("/c",)
+    assert "(in 2 of 4 rounds)" in rung_of(found, Step.UNFUSED).words
+    found = played_by_step(monkeypatch, tmp_path, (fault,), {Step.MARKED: ()})
+    assert found.verdict is LadderVerdict.UNKNOWN and "comes and goes" in found.words
+
+
+def test_what_is_computed_together_is_computed_by_the_same_kernels(
+    new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every build times anew, and would choose others."""
+    _, found = climbed(monkeypatch, tmp_path, C_IS_WRONG, timing_seed=None, timing_noise=1.0)
+    assert [rung.kernels for rung in found.rungs] == [()] * 4
+
+
+def test_another_kernel_is_told(new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = Fault("wrong_values", Where(node="/c", rank=0), amount=0.2)
+    ignored = Fault("cache_ignored")
+    make = Runs.make
+
+    def noisy(self: Runs, step: Step, shown: Sequence[str] = ()) -> Ran:
+        play(monkeypatch, tmp_path, wrong, ignored, hidden_share=0.0, timing_noise=0.0 if step is Step.WHOLE else 3.0)
+        return make(self, step, shown)
+
+    monkeypatch.setattr(Runs, "make", noisy)
+    found = climb(net(tmp_path), target="tensorrt:tf32=false", timeout=60).ladder
+    assert found is not None and found.verdict is LadderVerdict.UNKNOWN
+    assert rung_of(found, Step.UNFUSED).kernels and "another kernel than before" in found.words
 
 
 def test_only_tensorrt_can_be_looked_into(tmp_path: Path) -> None:

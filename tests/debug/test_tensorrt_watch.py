@@ -14,6 +14,7 @@ import pytest
 import surgeon_debug.ladder_runs
 from surgeon_debug.feeds import make_feeds
 from surgeon_debug.ladder import LadderVerdict, Step
+from surgeon_debug.ladder_runs import Runs
 from surgeon_debug.layers import compare_models
 from surgeon_debug.model_tensors import tensors_of
 from surgeon_debug.observe_ladder import climb
@@ -134,3 +135,32 @@ def test_a_wrong_loop_is_located(new_tensorrt: str, tmp_path: Path, monkeypatch:
     found = climb(loop(tmp_path), target="tensorrt:tf32=false", timeout=60).ladder
     assert found is not None and found.nodes == ("loop",) and found.alone
     assert np.isclose(next(row.error for row in found.rows if row.title == "y" and row.error), 0.2, rtol=0.1)
+
+
+def test_files_of_the_whole_engine_are_not_written_again(tmp_path: Path) -> None:
+    model = net(tmp_path)
+    watched(tmp_path, model, "debug=unfused")
+    feeds = make_feeds(load(model), seed=0, sample=0, dims=None)
+    tensors = tensors_of(model, feeds, ONCE, allow_external=False)
+    target = "tensorrt:engine=my.engine,save_cache=my.cache,record=my,pins=p.json,strict=true,level=2,timeout=5"
+
+    def runs(text: str) -> Runs:
+        golden = tmp_path / "net.golden"
+        return Runs(text, model, ["y"], golden, tensors.listed, tmp_path, made_up=True, timeout=None, memory_cap=None)
+
+    made = runs(target)
+    assert made.text(Step.WHOLE) == (
+        "tensorrt:save_cache=my.cache,record=my,engine=my.engine,pins=p.json,strict=true,level=2"
+    )
+    for step, more in (
+        (Step.UNFUSED, "debug=unfused"),
+        (Step.MARKED, "observe=debug"),
+        (Step.OUTPUTS, "observe=output"),
+    ):
+        text = made.text(step)
+        assert "my" not in text.replace(str(tmp_path), "") and "strict" not in text and "pins" not in text
+        assert text.startswith("tensorrt:level=2,editable=true,record=") and text.endswith(f",{more}")
+    assert made.text(Step.PIECE) == "tensorrt:level=2,editable=true"
+    plain = runs("tensorrt")
+    (tmp_path / "cache").write_bytes(b"")  # what the first build has left
+    assert f"cache={tmp_path / 'cache'}" in plain.text(Step.UNFUSED).replace('"', "")
