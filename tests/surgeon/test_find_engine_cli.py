@@ -16,7 +16,7 @@ from surgeon.probing import sizes_of
 from surgeon.report.fusion_report import print_fusion
 from surgeon.report.tactic_report import print_tactic
 from surgeon_debug.find.engine_trials import HowToSearch
-from surgeon_debug.find.finding import FindOutcome
+from surgeon_debug.find.finding import FindOutcome, Step
 from surgeon_debug.find.fusion_finding import FusionCulprit, FusionFinding
 from surgeon_debug.find.fusion_levers import Flip, Regrouped
 from surgeon_debug.find.tactic_finding import SCHEMA
@@ -96,6 +96,10 @@ def test_reports_fit_on_a_screen_whatever_is_found(tmp_path: Path, width: int) -
     lines = console.export_text().splitlines()
     assert all(len(line.rstrip()) <= width for line in lines)
     assert "[red]model[/].onnx" in "".join(lines)
+    print_tactic(console, dataclasses.replace(found, steps=(Step("record", "word " * 60, builds=1234, seconds=99.9),)))
+    (row,) = [line for line in console.export_text().splitlines() if line.startswith("record")]
+    assert "1,234" in row
+    assert "99.9" in row
     for outcome in FindOutcome:
         print_tactic(console, dataclasses.replace(found, outcome=outcome, culprits=(), reason="[x] " * 200))
         print_fusion(console, nobody(outcome))

@@ -13,6 +13,7 @@ from surgeon_debug.find.finding import FindOutcome, Step
 _PHRASE = 240
 _COMMAND = 2000
 _NOTES = 4
+_NUMBERS = 40  # columns beside the words of a table of steps
 
 
 def phrase(text: str, most: int = _PHRASE) -> str:
@@ -52,11 +53,16 @@ def facts_grid() -> Table:
     return grid
 
 
-def step_table(steps: Sequence[Step]) -> Table:
-    """What was done, step by step, and what it took."""
+def step_table(steps: Sequence[Step], width: int) -> Table:
+    """What was done, step by step, and what it took.
+
+    Args:
+        steps: The steps.
+        width: Columns of the screen; words give way, numbers do not.
+    """
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("step", no_wrap=True)
-    table.add_column("what came out", overflow="ellipsis", no_wrap=True)
+    table.add_column("what came out", overflow="ellipsis", no_wrap=True, max_width=max(12, width - _NUMBERS))
     for heading in ("known", "builds", "runs", "seconds"):
         table.add_column(heading, justify="right", no_wrap=True)
     for step in steps:
@@ -76,7 +82,7 @@ def _count(number: int) -> str:
 def print_end(console: Console, steps: Sequence[Step], notes: Sequence[str], advice: str, command: str) -> None:
     """The rest: steps, notes, and what to do next."""
     if steps:
-        console.print(step_table(steps))
+        console.print(step_table(steps, console.width))
     for line in notes[:_NOTES]:
         console.print(f"[bold]note:[/] {phrase(line)}")
     if len(notes) > _NOTES:

@@ -36,7 +36,7 @@ def print_tactic(console: Console, found: TacticFinding) -> None:
     if grid.row_count:
         console.print(grid)
     advice = found.advice
-    if found.outcome is FindOutcome.FOUND and not found.command:
+    if found.outcome is FindOutcome.FOUND and not found.command and not any(one.cured for one in found.culprits):
         advice = "no build without the culprit was right, so there is no timing cache to use"
     print_end(console, found.steps, found.notes, advice, found.command)
 
