@@ -81,6 +81,8 @@ def _main(model: ir.Model, plan: Mapping[str, Layer]) -> dict[str, ModelTensor]:
     for name, layer in plan.items():
         value = values[name]
         dtype = shapes.dtype(value) or value.dtype
+        # What looks into an engine in this way is TensorRT, which computes float64 in float32.
+        dtype = ir.DataType.FLOAT if dtype == ir.DataType.DOUBLE else dtype
         kind = "" if dtype is None or dtype == ir.DataType.STRING else dtype.numpy().name
         found[name] = ModelTensor(layer.node, shapes.static(value), kind, readers.get(name, ()))
     return found

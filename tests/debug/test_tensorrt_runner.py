@@ -11,9 +11,11 @@ import pytest
 
 from surgeon_debug.endings import Ending, EngineFailure
 from surgeon_debug.layers import compare_models
+from surgeon_debug.observe_ladder import climb
 from surgeon_debug.runners.catalogue import make_engine
 from surgeon_debug.runners.self_test import self_test
 from surgeon_debug.runners.tensorrt.failures import builder_refused, parser_refused
+from surgeon_debug.verdict import Verdict
 from surgeon_passes.errors import BadOptionError, EngineError
 from tests.debug.tensorrt_places import INSTALLED, net, play, run, saved, x
 from tests.simulated_tensorrt.plan import Fault, Where
@@ -131,6 +133,19 @@ def test_double_models_are_compared_as_float(any_tensorrt: str, tmp_path: Path) 
     assert {result.difference.target_dtype for result in found.outputs if result.difference} == {"float64"}
     exact = compare_models(saved(tmp_path, text), target="onnxruntime", layers=False)
     assert exact.outputs[0].judgement.reason != found.outputs[0].judgement.reason  # another tolerance
+
+
+def test_tensors_of_double_models_that_fusion_has_left_are_known(new_tensorrt: str, tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (double[4, 8] x) => (double[4, 4] y)
+        <double[8, 4] w = {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8,
+                           0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8}>
+        { a = Exp (x) b = MatMul (a, w) y = Tanh (b) }"""
+    found = climb(saved(tmp_path, text), target="tensorrt", timeout=60)
+    assert found.ladder is not None
+    assert {name: row.verdict for row in found.ladder.rows for name in row.tensors} == {
+        "a": Verdict.AGREE,
+        "y": Verdict.AGREE,
+    }
 
 
 def test_outputs_on_the_host(new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
