@@ -176,6 +176,17 @@ def test_triage_says_what_to_search(
     assert not found.command or found.command.startswith("surgeon ")
 
 
+def test_triage_gets_round_tactics_that_cannot_be_built(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed(monkeypatch, "11.4")
+    refused = [Fault("build_none", Where(node="matmul_8", rank=rank)) for rank in range(1, 4)]
+    play(monkeypatch, tmp_path, KERNEL, *refused)
+    found = find_auto(Question(model), builder=here)
+    assert found.suspect is Suspect.TACTIC, found.why
+    assert found.builds <= 11 + 8 + 4 * 3
+
+
 def test_triage_says_what_it_could_not_try(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, "11.4")
     play(monkeypatch, tmp_path, KERNEL, Fault("cache_ignored"))

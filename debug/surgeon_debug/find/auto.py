@@ -16,11 +16,14 @@ from surgeon_debug.find.fusion_levers import joints_of
 from surgeon_debug.find.graph_fitness import unfit
 from surgeon_debug.find.oracle import Signature
 from surgeon_debug.find.tactic import BUILDS
-from surgeon_debug.find.tactic_pins import FreeChoice
+from surgeon_debug.find.tactic_census import Census
+from surgeon_debug.find.tactic_pins import FreeChoice, Pin, Pinned
+from surgeon_debug.find.tactic_rounds import Rounds
 from surgeon_debug.find.tensorrt_builds import RIGHT, TensorrtBuilder, other_sizes
-from surgeon_debug.find.triage import Suspect, suspect_of, variants_of
+from surgeon_debug.find.triage import Lever, Suspect, suspect_of, variants_of
 from surgeon_debug.find.trials import stopped_early
 from surgeon_debug.journal import Journal
+from surgeon_debug.runners.tensorrt.tactic_tables import by_key
 from surgeon_debug.search.trial import Outcome
 
 SCHEMA = "surgeon.find-auto/1"
@@ -161,7 +164,23 @@ class _Triage:
             for variant, outcome in zip(variants.variants, outcomes, strict=True)
             if outcome is not Outcome.UNRESOLVED
         }
+        if not heals.keys() & {Lever.TACTICS, Lever.MORE_TACTICS}:
+            self._other_tactics(trials, seen, heals)
         self.suspect, self.why = suspect_of(heals)
+
+    def _other_tactics(self, trials: EngineTrials, seen: Recorded, heals: dict[Lever, bool]) -> None:
+        """Try tactics without those with which nothing can be built, where two choices of all of them could not be."""
+        base = by_key(seen.record.tables, seen.record.tactics)
+        census = Census(base)
+        if census.rounds == 1 or not seen.record.cache:
+            return
+        pins = tuple(Pin(key, hash_) for key, order in census.orders.items() for hash_ in order[1:])
+        dimension = Pinned(seen.record.cache, base, pins, exact=False)
+        with trials.along(dimension, against=seen) as made:
+            rounds = Rounds(made, dimension, census)
+            rounds.take(every=False)
+        if rounds.right is not None or rounds.failing:
+            heals[Lever.TACTICS] = rounds.right is not None
 
     def _tensors(self, seen: Recorded) -> list[str]:
         """Inner tensors of fused layers; of every layer if the engine says nothing of them."""

@@ -71,10 +71,11 @@ def variants_of(seen: Recorded, tensors: Sequence[str]) -> Variants:
     """
     record = seen.record
     found = [Variant(Lever.ANEW, Wish((_EDITABLE,)))]
-    census = Census(by_key(record.tables, record.tactics))
+    base = by_key(record.tables, record.tactics)
+    census, ops = Census(base), {key: tactics.op for key, tactics in base.items() if tactics.op}
     for lever, number in ((Lever.TACTICS, 1), (Lever.MORE_TACTICS, 2)):
         if number < census.rounds and record.cache:
-            found.append(Variant(lever, Wish((_EDITABLE,), record.cache, census.round(number), exact=False)))
+            found.append(Variant(lever, Wish((_EDITABLE,), record.cache, census.round(number), ops)))
     found += [
         Variant(Lever.LEAST, Wish((("level", "0"),))),
         Variant(Lever.LOW, Wish((("level", "1"),))),
