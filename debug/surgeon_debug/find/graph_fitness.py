@@ -31,7 +31,7 @@ STRICT = "reference"
 """What rounds every tensor to its type; onnxruntime keeps some of float16 in float32 on a CPU."""
 
 _SHARE = 0.5  # of the engine's error, from which on the graph's own explains it
-_MOST_WEIGHTS = 1 << 30  # bytes of a model that is not made wider
+_MOST = 1 << 30  # bytes of a model that is not made wider
 _AT_ONCE = 1 << 28  # bytes of tensors that are looked at in one run
 _MOST_RUNS = 4
 
@@ -68,7 +68,7 @@ def graph_explains(spec: EngineSpec, runs: Runs, seen: Recorded) -> str:
     if kind not in (FailureKind.WRONG_NUMBERS, FailureKind.NOT_FINITE) or seen.flaky:
         return ""
     model = load(spec.model, allow_external=spec.allow_external)
-    if sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value) > _MOST_WEIGHTS:
+    if sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None) > _MOST:
         return ""
     try:
         return _Explanation(spec, runs, seen, model).words()
