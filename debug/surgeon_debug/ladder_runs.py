@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from surgeon_debug.endings import EngineFailure
 from surgeon_debug.golden import GoldenReader
 from surgeon_debug.ladder import Step
 from surgeon_debug.runners.catalogue import make_engine
@@ -75,6 +76,7 @@ class Runs:
         timeout: float | None,
         memory_cap: int | None,
     ) -> None:
+        self._target = target
         name, self._options = split_spec(target)
         if name != "tensorrt":
             raise BadOptionError(f"{target} cannot be looked into without disturbing it", hint="only tensorrt can")
@@ -200,10 +202,16 @@ class Runs:
     @contextlib.contextmanager
     def _engine(self, text: str) -> Iterator[Engine]:
         engine = make_engine(text, isolated=True, timeout=self._timeout, memory_cap=self._memory_cap)
-        with engine:
-            engine.ready()
-            self.precision = engine.precision
-            yield engine
+        try:
+            with engine:
+                engine.ready()
+                self.precision = engine.precision
+                yield engine
+        except EngineFailure as error:  # which calls the engine by files that nobody has asked for
+            what = error.what.replace(text, self._target)
+            raise EngineFailure(
+                what, ending=error.ending, where=error.where, hint=error.hint, nodes=error.nodes
+            ) from error
 
     def _map(self, step: Step) -> LayerMap:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import onnx
 import onnx_ir as ir
@@ -19,6 +19,7 @@ from surgeon_debug.comparison import Comparison
 from surgeon_debug.feed_files import check_feeds, load_feeds
 from surgeon_debug.layers import DEFAULT_REFERENCE, RunnerLike, as_engine, compare_models
 from surgeon_debug.limits import Limits
+from surgeon_debug.observe_ladder import can_climb, climb
 from surgeon_debug.pair import LayerOptions
 from surgeon_debug.replay import ReplayResult
 from surgeon_debug.replay import replay as replay_bundle
@@ -211,7 +212,9 @@ def compare(
         other: What the target runs; None for the same model.
         target: The runner under test, as text or object.
         reference: The runner that is believed.
-        layers: Compare tensors inside too; a :class:`surgeon_debug.pair.LayerOptions` says how.
+        layers: Compare tensors inside too. On TensorRT, with one model, they are looked at with as little disturbance
+            as will do, and the result has a ``ladder``; a :class:`surgeon_debug.pair.LayerOptions` says how to compare
+            piece by piece, there as on all other engines.
         feeds: Values by input name, or a file of them; None for seeded ones.
         samples: How many seeded samples.
         seed: Seed of these.
@@ -233,22 +236,21 @@ def compare(
         given: Sequence[Feeds] | None = load_feeds(feeds, model_of(model))
     else:
         given = None if feeds is None else [feeds]
-    return compare_models(
-        model,
-        other,
-        target=target,
-        reference=reference,
-        layers=layers,
-        feeds=given,
-        samples=samples,
-        seed=seed,
-        dims=dims,
-        limits=Limits.parse(metrics, per_tensor, rtol=rtol, atol=atol),
-        against=against,
-        save_reference=save_reference,
-        timeout=timeout,
-        memory_cap=memory_cap,
-    )
+    shared: dict[str, Any] = {
+        "reference": reference,
+        "feeds": given,
+        "samples": samples,
+        "seed": seed,
+        "dims": dims,
+        "limits": Limits.parse(metrics, per_tensor, rtol=rtol, atol=atol),
+        "against": against,
+        "save_reference": save_reference,
+        "timeout": timeout,
+        "memory_cap": memory_cap,
+    }
+    if layers is True and other is None and isinstance(target, str) and can_climb(target):
+        return climb(model, target=target, **shared)
+    return compare_models(model, other, target=target, layers=layers, **shared)
 
 
 def replay(

@@ -16,7 +16,6 @@ from surgeon_debug.comparison import Comparison, TensorResult
 from surgeon_debug.feed_files import load_feeds
 from surgeon_debug.layers import compare_models
 from surgeon_debug.limits import Limits
-from surgeon_debug.observe_ladder import climb
 from surgeon_debug.pair import LayerOptions
 from surgeon_debug.result_file import save_result
 from surgeon_debug.runners.contract import Engine
@@ -75,7 +74,7 @@ def perform(request: Request, engines: Sequence[Engine]) -> Comparison:
     Raises:
         SurgeonError: A model, a runner or an option does not do, or a file must not or cannot be written.
     """
-    _check(request)
+    check(request)
     with talk().status(f"comparing {request.model.name}") as status:
         clock = _Clock(request.model.name)
         return compare_models(
@@ -85,44 +84,11 @@ def perform(request: Request, engines: Sequence[Engine]) -> Comparison:
             reference=engines[0],
             layers=request.layer_options,
             progress=lambda count, total: status.update(clock.words(count, total)),
-            **_common(request),
+            **shared_arguments(request),
         )
 
 
-def look_inside(request: Request, reference: Engine, timeout: float | None, memory_cap: str | None) -> Comparison:
-    """Compare on TensorRT, looking at its layers with as little disturbance as will do.
-
-    Args:
-        request: What was typed.
-        reference: The reference.
-        timeout: Seconds for one build or one run.
-        memory_cap: Memory for each engine's process.
-
-    Raises:
-        SurgeonError: A model, a runner or an option does not do, or a file must not or cannot be written.
-    """
-    _check(request)
-    for option, asked in (
-        ("--memory", request.memory is not None),
-        ("--no-isolate", not request.isolate),
-        ("--whole", request.whole is not None),
-    ):
-        if asked:
-            raise BadOptionError(f"{option} is about comparing piece by piece", hint="on TensorRT add --pieces")
-    assert request.target is not None
-    with talk().status(f"comparing {request.model.name}"):
-        return climb(
-            request.model,
-            target=request.target,
-            reference=reference,
-            layers=LayerOptions(iterations=request.iterations, inner=request.inner),
-            timeout=timeout,
-            memory_cap=parse_size(memory_cap) if memory_cap else None,
-            **_common(request),
-        )
-
-
-def _common(request: Request) -> dict[str, Any]:
+def shared_arguments(request: Request) -> dict[str, Any]:
     """The arguments that do not depend on how layers are compared."""
     given = None
     if request.feeds is not None:
@@ -155,7 +121,7 @@ def write_files(done: Comparison, request: Request) -> None:
         _annotate(done, request)
 
 
-def _check(request: Request) -> None:
+def check(request: Request) -> None:
     """Refuse what would be found out after the work, or never.
 
     Raises:

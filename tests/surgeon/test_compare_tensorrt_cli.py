@@ -51,7 +51,8 @@ def test_looking_that_heals(
     said = surgeon("compare", net(tmp_path), *TARGET)
     assert said.code == 1 and said.out.startswith("DIFFER: but not while anybody looks inside")
     words = " ".join(said.out.split())
-    assert "fusion dependent: the outputs are right with a few tensors marked" in words and "/c, /d are computed" in words
+    assert "fusion dependent: the outputs are right with a few tensors marked" in words
+    assert "/c, /d are computed together" in words
     command = "next: surgeon find fusion net.onnx --target tensorrt:tf32=false says"
     assert command in words.replace(str(tmp_path) + "/", "")
 
@@ -123,3 +124,14 @@ def test_samples_of_several_sizes(
     assert said.code == 1 and said.document["samples"] == 2 and said.document["ladder"]["nodes"] == ["/c"]
     looks = said.document["ladder"]["steps"][1]["looks"]
     assert {look["run"] for look in looks if look["rel_l2"] > 0.01} == {1}
+
+
+def test_in_python_too(new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import surgeon
+    from surgeon_debug.pair import LayerOptions
+
+    play(monkeypatch, tmp_path, C_IS_WRONG, hidden_share=0.0)
+    done = surgeon.compare(net(tmp_path), target="tensorrt:tf32=false", layers=True)
+    assert done.ladder is not None and done.ladder.nodes == ("/c",) and done.verdict == "differ"
+    by_pieces = surgeon.compare(net(tmp_path), target="tensorrt:tf32=false", layers=LayerOptions())
+    assert by_pieces.ladder is None and by_pieces.first is not None and by_pieces.first.node == "/c"

@@ -70,12 +70,17 @@ def command(**given: Any) -> int:
     # On TensorRT layers are looked at in engines of several kinds, which are started one after the other.
     climbs = given["layers"] and not given["pieces"] and given["other"] is None and _names_tensorrt(target)
     with started([reference] if climbs else [reference, target or reference], timeout, cap) as engines:
-        from surgeon.comparing import Request, look_inside, perform, write_files
+        from surgeon.comparing import Request, perform, write_files
         from surgeon.console import print_json, results
         from surgeon.report.compare_report import print_comparison
 
         request = Request(**given)
-        done = look_inside(request, engines[0], timeout, cap) if climbs else perform(request, engines)
+        if climbs:
+            from surgeon.climbing import look_inside
+
+            done = look_inside(request, engines[0], timeout, cap)
+        else:
+            done = perform(request, engines)
     if as_json:
         print_json(done.to_json())
     else:
