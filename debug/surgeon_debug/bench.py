@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from surgeon_debug import bench_runner
+from surgeon_debug.in_short import in_short
 from surgeon_debug.runners.catalogue import make_engine
 from surgeon_debug.runners.runner_text import parse_runner
 from surgeon_debug.values import Feeds
@@ -97,7 +98,7 @@ def bench(
     if plan.streams < 1 or plan.runs < 1 or plan.seconds < 0 or plan.warmup < 0 or plan.layers < 0:
         raise BadOptionError("nothing can be measured so", hint="use one stream, one run and no time below 0, at least")
     text = _wrapped(runner, plan)
-    with make_engine(text, isolated=True, timeout=timeout, memory_cap=memory_cap) as engine:
+    with in_short(text, runner), make_engine(text, isolated=True, timeout=timeout, memory_cap=memory_cap) as engine:
         engine.ready()
         engine.prepare(model, [*outputs, bench_runner.LATENCIES, bench_runner.FACTS])
         found = engine.run(feeds)

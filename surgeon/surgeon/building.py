@@ -12,8 +12,8 @@ from typing import Any
 import onnx_ir as ir
 
 from surgeon.targets import check_targets
+from surgeon_debug.in_short import in_short
 from surgeon_debug.runners.catalogue import make_engine
-from surgeon_debug.runners.tensorrt.in_short import in_short
 from surgeon_debug.runners.tensorrt.profiles import Range, parse_dims, read_ranges
 from surgeon_debug.runners.tensorrt.record import BUILD, beside
 from surgeon_debug.stage import staged
@@ -85,7 +85,10 @@ def perform(order: Order) -> Built:
         kept = order.record or Path(folder)
         cap = parse_size(order.memory_cap) if order.memory_cap else None
         text = runner_text(order, kept)
-        with in_short(text), make_engine(text, isolated=True, timeout=order.timeout, memory_cap=cap) as runner:
+        with (
+            in_short(text, "tensorrt"),
+            make_engine(text, isolated=True, timeout=order.timeout, memory_cap=cap) as runner,
+        ):
             runner.prepare(path, [value.name for value in model.graph.outputs if value.name])
         document = _read(kept / BUILD)
     if "load" not in document.get("seconds", {}):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def check_targets(targets: Mapping[str, tuple[Path | None, bytes]], inputs: Sequ
 
     Raises:
         BadOptionError: A file is one of the inputs, or two options name the same.
-        FileError: The folder is not there, or the file that is there is of another kind.
+        FileError: The folder is not there or not to be written to, or the file that is there is of another kind.
     """
     read = {path.resolve() for path in inputs if path is not None}
     taken: dict[Path, str] = {}
@@ -33,6 +34,8 @@ def check_targets(targets: Mapping[str, tuple[Path | None, bytes]], inputs: Sequ
         taken[place] = option
         if not place.parent.is_dir():
             raise FileError("cannot be written: the folder does not exist", where=str(path), hint="make it first")
+        if not os.access(place.parent, os.W_OK):
+            raise FileError("cannot be written: permission denied for its folder", where=str(path))
         if place.is_dir():
             raise FileError("cannot be written: it is a folder", where=str(path))
         if place.exists() and start and not _starts(place, start):

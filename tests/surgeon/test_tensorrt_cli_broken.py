@@ -129,6 +129,15 @@ def test_an_engine_of_another_version(surgeon: Command, tmp_path: Path, monkeypa
     refused(surgeon("inspect", engine), "expecting library version 11.4.0.106 got 10.16.1.11")
 
 
+def test_a_folder_of_somebody_else_is_told_before_the_build(
+    surgeon: Command, new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(monkeypatch, tmp_path, Fault("build_hang"))  # nothing is built
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and allowed(path, mode))
+    refused(surgeon("build", net(tmp_path), "-o", tmp_path / "a.engine"), "a.engine: cannot be written: permission den")
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="no folder that nobody can write to")
 def test_a_folder_that_cannot_be_written(surgeon: Command, new_tensorrt: str, tmp_path: Path) -> None:
     refused(surgeon("build", net(tmp_path), "-o", "/proc/a.engine"), "cannot be written")
@@ -145,6 +154,9 @@ def test_crashes_and_hangs_are_undecided(
     play(monkeypatch, tmp_path, Fault("build_hang"))
     refused(surgeon(*build, "--timeout", "1.5"), "tensorrt hung while preparing net.onnx: nothing came within 1.5 s", 3)
     assert "longer with --timeout" in surgeon(*build, "--timeout", "1").err
+    bench = ("bench", build[1], "--runner", "tensorrt:tf32=false", *SHORT)
+    said = surgeon(*bench, "--timeout", "1")
+    assert said.code == 3 and said.err.splitlines()[-1].startswith("surgeon: tensorrt:tf32=false hung while preparing")
     play(monkeypatch, tmp_path, Fault("build_crash"))
     refused(surgeon(*build), "tensorrt crashed while preparing net.onnx, ended by SIGABRT", 3)
     refused(surgeon(*build, "--memory-cap", "10MB"), "give it more with --memory-cap SIZE", 3)

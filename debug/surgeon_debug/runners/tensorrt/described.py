@@ -67,12 +67,12 @@ def describe(found: Found, *, timeout: float = _PATIENCE) -> dict[str, Any]:
         raise FileError("is a folder" if found.path.is_dir() else "does not exist", where=str(found.path))
     if found.beside:
         return found.beside
+    from surgeon_debug.in_short import in_short
     from surgeon_debug.runners.catalogue import make_engine  # engines are not loaded where a document lies beside
     from surgeon_debug.runners.tensorrt import look
-    from surgeon_debug.runners.tensorrt.in_short import in_short
 
     text = f"{look.__file__}:Look:kind={found.kind.value}"
-    with in_short(text, where=str(found.path)), make_engine(text, isolated=True, timeout=timeout) as engine:
+    with in_short(text, "tensorrt", where=str(found.path)), make_engine(text, isolated=True, timeout=timeout) as engine:
         engine.prepare(found.path, [look.DOCUMENT])
         document: dict[str, Any] = json.loads(str(engine.run({})[look.DOCUMENT][0]))
     return document

@@ -13,9 +13,9 @@ import numpy as np
 
 from surgeon_debug.endings import Ending, EngineFailure
 from surgeon_debug.feeds import make_feeds
+from surgeon_debug.in_short import in_short
 from surgeon_debug.layers import compare_models
 from surgeon_debug.runners.catalogue import make_engine
-from surgeon_debug.runners.tensorrt.in_short import in_short
 from surgeon_debug.runners.tensorrt.record import BUILD, read_tables
 from surgeon_debug.runners.tensorrt.self_check import ask
 from surgeon_debug.runners.tensorrt.self_check.answer import QUESTIONS, Answer, Reply
@@ -118,7 +118,7 @@ class _Checks:
         text = f"{ask.__file__}:Ask:question={number}"
         if self._foreign is not None:
             text += f",foreign={quote(str(self._foreign.absolute()))}"
-        with in_short(text), make_engine(text, isolated=True, timeout=self._patience) as engine:
+        with in_short(text, "tensorrt"), make_engine(text, isolated=True, timeout=self._patience) as engine:
             engine.prepare(self._models[MLP], [ask.ANSWER])
             found: dict[str, Any] = json.loads(str(engine.run({})[ask.ANSWER][0]))
         return found
@@ -159,7 +159,7 @@ class _Checks:
         path = self._models[name]
         model = load(path)
         text = f"tensorrt:{options}"
-        with in_short(text), make_engine(text, isolated=True, timeout=self._patience) as engine:
+        with in_short(text, "tensorrt"), make_engine(text, isolated=True, timeout=self._patience) as engine:
             engine.prepare(path, [value.name for value in model.graph.outputs if value.name])
             return engine.run(make_feeds(model))
 

@@ -11,11 +11,12 @@ _OPTIONS = {"timeout=SECONDS": "--timeout SECONDS", "memory_cap=SIZE": "--memory
 
 
 @contextlib.contextmanager
-def in_short(text: str, *, where: str = "") -> Iterator[None]:
-    """Failures inside call the engine ``tensorrt``, not by all of its options with their folders.
+def in_short(text: str, name: str, *, where: str = "") -> Iterator[None]:
+    """Failures inside call the engine by a name, not by options that nobody typed.
 
     Args:
         text: The runner's text.
+        name: What to call it.
         where: The file that a failure is about, if its message names none.
 
     Raises:
@@ -27,5 +28,5 @@ def in_short(text: str, *, where: str = "") -> Iterator[None]:
         hint = error.hint
         for option, flag in _OPTIONS.items():
             hint = hint.replace(option, flag)
-        what, place = error.what.replace(text, "tensorrt"), error.where or where
+        what, place = error.what.replace(text, name), error.where or where
         raise EngineFailure(what, ending=error.ending, where=place, hint=hint, nodes=error.nodes) from error
