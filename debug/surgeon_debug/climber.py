@@ -18,6 +18,7 @@ from surgeon_debug.ladder_words import (
     group_words,
     healed_words,
     others_words,
+    precision_words,
     table_notes,
     unseen_words,
 )
@@ -60,6 +61,7 @@ class Climber:
         self._others: list[Group] = []
         self._whole: Outputs | None = None
         self._flaky = False
+        self._grown: list[Look] = []
 
     def climb(self) -> Comparison:
         """Make as many steps as are needed.
@@ -93,7 +95,7 @@ class Climber:
         seen = self._step(Step.UNFUSED)
         groups = [] if seen.fails is None else self._groups(seen)
         if not whole.fails and not seen.fails:
-            return self._hidden(groups) if groups else self._right(seen)
+            return self._hidden(groups, seen) if groups else self._right(seen)
         if whole.fails and seen.fails is False:
             return self._healed(seen, groups[0] if groups else None)
         if not groups:
@@ -121,16 +123,22 @@ class Climber:
             words = "the outputs are right, and so is every tensor that fusion has left"
         return Ladder(LadderVerdict.RIGHT, words)
 
-    def _hidden(self, groups: Sequence[Group]) -> Ladder:
+    def _hidden(self, groups: Sequence[Group], seen: Rung) -> Ladder:
         """The outputs are right, and something inside is not."""
         group, others = groups[0], list(groups[1:])
-        alone = self._alone(group)
-        words = f"the outputs are right, but {group_words(group)}{alone_words(alone)}{others_words(others)}"
-        return Ladder(LadderVerdict.HIDDEN, words, group.nodes, group, tuple(others), alone)
+        near, heals = group, ""
+        if len(group.nodes) > 1:
+            marked = self._step(Step.MARKED, self._unsure(groups, seen) or self._inside(group))
+            near = self._narrower(group, marked)
+            if marked.fails is not None and not self._seen(marked).wrong:
+                heals = "; with a few tensors marked nothing is wrong: that depends on fusion"
+        alone = self._alone(near)
+        words = f"the outputs are right, but {group_words(near)}{alone_words(alone)}{heals}{others_words(others)}"
+        return Ladder(LadderVerdict.HIDDEN, words, near.nodes, group, tuple(others), alone)
 
     def _nobody(self, seen: Rung) -> Ladder:
-        if self._judge.excused:
-            words = "what is wrong with the outputs is explained by what the rounding of inputs becomes inside"
+        if self._judge.excused or self._grown:
+            words = precision_words(self._grown, self._judge.precision_at(self._judge.names[0]))
             return Ladder(LadderVerdict.PRECISION, words)
         return Ladder(LadderVerdict.UNKNOWN, unseen_words(seen))
 
@@ -181,12 +189,15 @@ class Climber:
                 blamed.update(doubtful.shown)
         found = self._seen(seen)
         groups, follows = found.groups()
+        self._grown = [look for looks in found.grown.values() for look in looks]
         inner = {name: self._tensors.layers[name].node for name in self._tensors.inner if name in self._tensors.layers}
         self._rows = rows_of(found, self._layers[seen.step], groups, follows, self._judge.excused, inner)
         return groups
 
     def _seen(self, rung: Rung) -> SeenTensors:
-        return SeenTensors(self._layers[rung.step], rung.looks, self._judge.bad, self._tensors.owners)
+        return SeenTensors(
+            self._layers[rung.step], rung.looks, self._judge.bad, self._tensors.owners, self._judge.explains
+        )
 
     def _excuse(self, group: Group, looks: Sequence[Look]) -> bool:
         """Whether the rounding of what a group reads explains what it makes; then that is noted."""
@@ -199,7 +210,7 @@ class Climber:
         except EngineError:
             return False
         self._judge.excused.update(dict.fromkeys(group.shown, factor))
-        if not any(self._judge.bad(look) for look in own):
+        if not any(self._judge.bad(look) and not self._judge.explains(look, group.inherited) for look in own):
             return True
         for name in group.shown:
             del self._judge.excused[name]

@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from surgeon_debug.endings import EngineFailure
 from surgeon_debug.golden import GoldenReader
+from surgeon_debug.in_short import in_short
 from surgeon_debug.ladder import Step
 from surgeon_debug.runners.catalogue import make_engine
 from surgeon_debug.runners.contract import Engine
@@ -202,16 +202,11 @@ class Runs:
     @contextlib.contextmanager
     def _engine(self, text: str) -> Iterator[Engine]:
         engine = make_engine(text, isolated=True, timeout=self._timeout, memory_cap=self._memory_cap)
-        try:
-            with engine:
-                engine.ready()
-                self.precision = engine.precision
-                yield engine
-        except EngineFailure as error:  # which calls the engine by files that nobody has asked for
-            what = error.what.replace(text, self._target)
-            raise EngineFailure(
-                what, ending=error.ending, where=error.where, hint=error.hint, nodes=error.nodes
-            ) from error
+        # Failures shall not call it by files that nobody has asked for.
+        with in_short(text, self._target), engine:
+            engine.ready()
+            self.precision = engine.precision
+            yield engine
 
     def _map(self, step: Step) -> LayerMap:
         try:

@@ -14,7 +14,8 @@ from rich.table import Table
 from surgeon.report.cells import middle, number, plain
 from surgeon.report.verdict_cells import VERDICT_COLOURS
 from surgeon_debug.comparison import Comparison
-from surgeon_debug.ladder import Ladder, LadderVerdict, Row, Rung, Step
+from surgeon_debug.ladder import Group, Ladder, LadderVerdict, Row, Rung, Step
+from surgeon_debug.ladder_words import named
 from surgeon_debug.verdict import Verdict
 
 _COLOURS = {
@@ -27,7 +28,7 @@ _COLOURS = {
 }
 _ROWS = 15  # lines for tensors, those that stand for a gap included
 _BEFORE, _AFTER = 1, 2  # rows around the first that is wrong
-_SPLIT = 3  # fusions that are named
+_SPLIT = 3  # fusions, and other groups, that are named
 _RANKS = (Verdict.WRONG, Verdict.DIFFER, Verdict.ILL_CONDITIONED, Verdict.INHERITS, Verdict.AGREE)
 _HOW = {
     Step.WHOLE: "the engine as it is",
@@ -82,6 +83,16 @@ def _print_table(console: Console, found: Ladder) -> None:
     if any(len(found.rows[i].tensors) > 1 for i in rows):
         legend += "; a tensor that may be one of several was held against each, and has the error of the best fit"
     console.print(f"[dim]{legend}[/]")
+    for group in (found.group, *found.others[:_SPLIT]):
+        if group is not None and len(group.layers) > 1:
+            console.print(f"[bold]note:[/] {plain(_span_words(group))}")
+
+
+def _span_words(group: Group) -> str:
+    """What a wrong tensor does not tell: which of several layers before it is to blame."""
+    wrong = group.writes if group.writes and group.candidates == 1 else group.shown
+    since = f"{named(group.reads) if group.reads else 'the inputs'} and {named(wrong)}"
+    return f"between {since} no tensor was shown: as far as the table goes, any of {named(group.nodes)} may be wrong"
 
 
 def _chosen(rows: Sequence[Row]) -> list[int]:

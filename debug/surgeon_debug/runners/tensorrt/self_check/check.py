@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from surgeon_debug.comparison import Cause
 from surgeon_debug.endings import Ending, EngineFailure
 from surgeon_debug.feeds import make_feeds
 from surgeon_debug.in_short import in_short
-from surgeon_debug.layers import compare_models
+from surgeon_debug.observe_ladder import climb
 from surgeon_debug.runners.catalogue import make_engine
 from surgeon_debug.runners.tensorrt.record import BUILD, read_tables
 from surgeon_debug.runners.tensorrt.self_check import ask
@@ -143,14 +144,16 @@ class _Checks:
         path, folder = self._models[name], self._folder / _BUILDS / name
         try:
             self._outputs(name, f"editable=true,save_cache={quote(str(folder / _CACHE))},record={quote(str(folder))}")
-            found = compare_models(path, target="tensorrt", layers=True, timeout=self._patience)
+            found = climb(path, target="tensorrt", timeout=self._patience)
         except EngineError as error:
             return ModelCheck(name, "failed", _words(error), 0, False, time.monotonic() - began)
+        if found.ladder is not None and not found.ladder.rows:
+            return ModelCheck(name, "failed", found.ladder.words, 0, False, time.monotonic() - began)
         first = found.first
         words = "" if first is None else f"{first.tensor}: {first.judgement.reason}"
         if not words and found.verdict != "agree":
             words = next((f"{one.tensor}: {one.judgement.reason}" for one in found.outputs), "")
-        disturbed = any(seen.verdict_changed for seen in found.observations)
+        disturbed = found.cause is Cause.FUSION
         seconds = time.monotonic() - began
         return ModelCheck(name, found.verdict, words, len(found.layers), disturbed, seconds)
 

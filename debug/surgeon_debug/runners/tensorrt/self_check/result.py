@@ -17,7 +17,7 @@ SAME = 0.01
 
 @dataclasses.dataclass(frozen=True)
 class ModelCheck:
-    """One small model, built, recorded and compared layer by layer."""
+    """One small model, built, recorded and looked into."""
 
     name: str
     verdict: str
@@ -25,7 +25,7 @@ class ModelCheck:
     words: str
     """The first layer that differs, or why it failed; empty if it agrees."""
     layers: int
-    """Tensors that were compared."""
+    """Tensors that fusion has left and that were looked at."""
     disturbed: bool
     """Whether looking inside changed the verdict on an output."""
     seconds: float
