@@ -104,6 +104,39 @@ def test_branches_have_groups_of_their_own_and_what_follows_has_none() -> None:
     assert [row.verdict for row in rows] == [Verdict.WRONG, Verdict.WRONG, Verdict.INHERITS]
 
 
+def off(**errors: float) -> list[Look]:
+    """Looks at tensors that are off by a relative error each."""
+    return [look_at(name, RIGHT * np.float32(1 + error), RIGHT) for name, error in errors.items()]
+
+
+def explains(look: Look, inherited: float) -> bool:
+    return look.rel_l2 <= 0.1 + 2 * inherited
+
+
+def test_an_error_that_grows_past_the_limit_is_nobodys() -> None:
+    seen = SeenTensors(CHAIN, off(a=0.08, b=0.12, c=0.2, y=0.4), bad, None, explains)
+    found, follows = seen.groups()
+    assert (found, follows, list(seen.grown)) == ([], set(), ["b", "c", "y"])
+    rows = rows_of(seen, CHAIN, found, follows, (), {})
+    assert [row.verdict for row in rows] == [Verdict.AGREE, *[Verdict.INHERITS] * 3]
+    assert "the errors of what it is made of explain that" in rows[1].reason
+    # Without knowing what is read, the first past the limit would be accused.
+    (accused,) = SeenTensors(CHAIN, off(a=0.08, b=0.12, c=0.2, y=0.4), bad).groups()[0]
+    assert accused.nodes == ("B",)
+
+
+def test_a_fault_behind_errors_that_have_grown_is_found() -> None:
+    seen = SeenTensors(CHAIN, off(a=0.08, b=0.12, c=0.9, y=0.95), bad, None, explains)
+    (group,), follows = seen.groups()
+    assert group.nodes == ("C", "D") and group.reads == ("b",) and group.inherited == pytest.approx(0.12, rel=1e-3)
+    assert follows == {"y"} and list(seen.grown) == ["b"]
+
+
+def test_what_is_read_right_to_the_bit_explains_nothing() -> None:
+    (group,) = SeenTensors(CHAIN, off(a=0, b=0.12), bad, None, explains).groups()[0]
+    assert group.nodes == ("B",)
+
+
 def test_two_tensors_of_one_layer_are_one_group() -> None:
     layers = mapped(layer("l", "x", "a b", ("A", "B")), a="A", b="B")
     (group,) = groups(layers, looks(a=WRONG, b=WRONG))
@@ -114,6 +147,14 @@ def test_an_inserted_layer_says_beside_what_it_is() -> None:
     seen = SeenTensors(CHAIN, [dataclasses.replace(look_at("a", RIGHT, RIGHT), name="a'")], bad)
     (row,) = rows_of(seen, CHAIN, [], set(), (), {})
     assert (row.layer, row.nodes, row.beside, row.sure) == ("copy", ("A",), "after", False)
+
+
+def test_an_inserted_layer_is_not_what_it_is_called_after() -> None:
+    name = "Reformatting CopyNode for Output Tensor 0 to conv + relu"
+    layers = mapped(layer("conv + relu", "x", "r'", ("conv", "relu")), layer(name, "r'", "r", ()), c="conv", r="relu")
+    seen = SeenTensors(layers, [look_at("r", RIGHT, RIGHT)], bad)
+    (row,) = rows_of(seen, layers, [], set(), (), {})
+    assert (row.title, row.nodes, row.beside) == ("r", ("conv", "relu"), "after")
 
 
 def body(iteration: int, name: str, value: np.ndarray) -> Look:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from surgeon_debug.runners.tensorrt.inspector import EngineInfo, EngineLayer
 
+_INSERTED = re.compile(r"Reformatting CopyNode ")
 _PROFILE = re.compile(r" \[profile \d+\]$")
 _ENDINGS = (re.compile(r"_myl\d+(?:_\d+)*$"), re.compile(r"(?:\.\d+(?:_\d+)*)?_myl\d+(?:_\d+)*$"), re.compile(r"'$"))
 
@@ -131,6 +132,8 @@ class LayerMap:
     def _known(self, layer: EngineLayer) -> LayerNodes | None:
         if layer.nodes:
             return LayerNodes(layer, layer.nodes, How.METADATA)
+        if _INSERTED.match(layer.name) or layer.kind == "Reformat":
+            return None  # it is called after layers that it stands beside
         parts = [part.strip() for part in _PROFILE.sub("", layer.name).split(" + ")]
         named = tuple(part for part in parts if part in self._by_node)
         return LayerNodes(layer, named, How.NAME) if named else None
