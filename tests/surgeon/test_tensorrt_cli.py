@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,6 +154,19 @@ def test_ten_thousand_layers_and_tactics(surgeon: Command, tmp_path: Path) -> No
     said = surgeon("inspect", *caches, "--json").document
     assert said["same"] == 9_995 and [c["op"] for c in said["changed"]] == names[:5]
     assert (said["changed"][0]["before_kernel"], said["changed"][0]["after_kernel"]) == ("fast", "slow")
+
+
+def test_what_lies_beside_is_read_without_what_makes_engines(
+    surgeon: Command, new_tensorrt: str, tmp_path: Path
+) -> None:
+    cache = tmp_path / "a.cache"
+    assert surgeon("build", net(tmp_path), "-o", tmp_path / "a.engine", "--timing-cache", cache).code == 0
+    heavy = ["onnx", "onnx_ir", "sympy", "onnxruntime", "tensorrt", "surgeon_debug.compare", "surgeon_debug.cell"]
+    for files in (["a.engine"], ["a.cache"], ["a.cache", "a.cache"]):
+        code = "import sys; from surgeon import cli; code = cli.run(['inspect', *sys.argv[1:]]); "
+        code += f"sys.exit(str(code) if code else str([name for name in {heavy} if name in sys.modules]))"
+        done = subprocess.run([sys.executable, "-c", code, *files], cwd=tmp_path, capture_output=True, text=True)
+        assert done.stderr.strip() == "[]", done.stderr
 
 
 def test_three_engines_in_one_table(surgeon: Command, any_tensorrt: str, tmp_path: Path) -> None:
