@@ -44,6 +44,8 @@ class Group:
     """The wrong tensors as the engine calls them."""
     inside: tuple[str, ...] = ()
     """The tensor in a body that goes wrong first: its path and the iteration, if it was seen."""
+    inherited: float = 0.0
+    """The largest relative L2 error of what goes in."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 
 from surgeon_debug.comparison import TensorResult
@@ -15,6 +14,9 @@ from surgeon_debug.user_functions import Postprocess
 from surgeon_debug.values import Value
 from surgeon_debug.verdict import Verdict, coarsest, table_limit
 from surgeon_debug.whole_run import OutputRules, WholeOutputs
+
+_GAIN = 2.0
+"""How many times larger an error may get in layers without more ado; beyond that their conditioning is measured."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,9 +106,17 @@ class Judge:
 
     def bad(self, look: Look) -> bool:
         """Whether a tensor of the engine is off by more than what it went through explains."""
-        if look.special:
-            return True
-        if not look.compared:
-            return False
-        limit = table_limit(self.precision_at(look.tensor)) * self.excused.get(look.name, 1.0)
-        return not look.rel_l2 <= limit or math.isnan(look.rel_l2)
+        return bool(look.special) or (look.compared and not look.rel_l2 <= self._limit(look))
+
+    def explains(self, look: Look, inherited: float) -> bool:
+        """Whether what a layer reads being off explains how far what it makes is off.
+
+        Args:
+            look: At what it makes.
+            inherited: The relative L2 error of what it reads.
+        """
+        gain = max(_GAIN, self.excused.get(look.name, 1.0))
+        return not look.special and look.rel_l2 <= self._limit(look) + gain * inherited
+
+    def _limit(self, look: Look) -> float:
+        return table_limit(self.precision_at(look.tensor)) * self.excused.get(look.name, 1.0)

@@ -78,6 +78,23 @@ def healed_words(rung: Rung, split: Sequence[str], *, flaky: bool, rounds: int) 
     return words
 
 
+def precision_words(grown: Sequence[Look], precision: str) -> str:
+    """What follows where outputs are wrong and no layer is.
+
+    Args:
+        grown: Looks at tensors whose errors are those of what they are made of, grown; empty if conditioning alone
+            explains the failure.
+        precision: What the engine computes in.
+    """
+    if not grown:
+        return "what is wrong with the outputs is explained by what the rounding of inputs becomes inside"
+    worst = max(look.rel_l2 for look in grown)
+    return (
+        f"no layer stands out: the error grows from layer to layer, up to {worst:.2g} inside, and none adds more than "
+        f"{precision} and its inputs explain"
+    )
+
+
 def unseen_words(seen: Rung) -> str:
     """Why no group could be named."""
     if seen.fails is None:

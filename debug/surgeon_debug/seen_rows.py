@@ -94,6 +94,8 @@ def _judged(
 ) -> tuple[Verdict, str]:
     if name in excused:
         return Verdict.ILL_CONDITIONED, "the rounding of what goes into its layers explains it"
+    if name in seen.grown:
+        return Verdict.INHERITS, f"{seen.grown[name][0].words}; the errors of what it is made of explain that"
     if name not in seen.wrong:
         if any(look.compared for look in looks):
             return Verdict.AGREE, "within what the precision of a whole model explains"

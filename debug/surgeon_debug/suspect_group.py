@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 
 from surgeon_debug.ladder import Group
@@ -11,6 +12,9 @@ from surgeon_debug.seen_tensor import Look
 
 Bad = Callable[[Look], bool]
 """Whether a look shows an error."""
+
+Explains = Callable[[Look, float], bool]
+"""Whether the error of what its layers read, a relative L2, explains a look."""
 
 
 def most_suspect(split: Sequence[tuple[str, ...]], group: Group | None, makers: Set[str]) -> tuple[str, ...]:
@@ -35,10 +39,17 @@ class SeenTensors:
             or iterations is wrong if it was in one of them.
         bad: Whether a look shows an error.
         owners: For tensors in bodies, by their names in the engine, the node of the main graph that holds them.
+        explains: Whether the error of what its layers read explains one: errors grow from layer to layer, and one that
+            has grown past a limit is nobody's. None: never.
     """
 
     def __init__(
-        self, layers: LayerMap, looks: Sequence[Look], bad: Bad, owners: Mapping[str, str] | None = None
+        self,
+        layers: LayerMap,
+        looks: Sequence[Look],
+        bad: Bad,
+        owners: Mapping[str, str] | None = None,
+        explains: Explains | None = None,
     ) -> None:
         self._layers, self._bad = layers, bad
         self.looks: dict[str, list[Look]] = {}
@@ -59,6 +70,28 @@ class SeenTensors:
         self._right = {
             name for name, found in self.looks.items() if name not in self.wrong and any(x.compared for x in found)
         }
+        self.grown: dict[str, list[Look]] = {}
+        """Those that are off by no more than what is read for them explains: not wrong, and not right either."""
+        if explains is not None:
+            self._set_grown_apart(explains)
+
+    def _set_grown_apart(self, explains: Explains) -> None:
+        for name in list(self.wrong):  # in the engine's order, so that what is read was settled before
+            if name not in self._writers:
+                continue
+            _, borders, handed = self._back(name)
+            inherited = self._error_of(borders)
+            if not handed and inherited > 0 and all(explains(look, inherited) for look in self.wrong[name]):
+                self.grown[name] = self.wrong.pop(name)
+                self._right.add(name)
+
+    def _error_of(self, names: Collection[str]) -> float:
+        """The largest error of some tensors; of several that one may be, the one that fits best counts."""
+        times: dict[tuple[str, int, int], float] = {}
+        for look in (look for name in names for look in self.looks[name] if look.compared):
+            key = (look.name, look.run, look.occurrence)
+            times[key] = min(times.get(key, math.inf), look.rel_l2)
+        return max(times.values(), default=0.0)
 
     def groups(self) -> tuple[list[Group], set[str]]:
         """Groups that go wrong independently of each other, in the engine's order; and what follows from these."""
@@ -106,7 +139,10 @@ class SeenTensors:
         if not nodes:
             nodes = tuple(dict.fromkeys(node for item in order for node in item.nodes))
         reads = dict.fromkeys(
-            look.tensor for name in borders for look in self.looks[name] if look.compared and not self._bad(look)
+            look.tensor
+            for name in borders
+            for look in self.looks[name]
+            if look.compared and (name in self.grown or not self._bad(look))
         )
         outer = [look for name in wrong if name not in self._inside for look in self.wrong[name] if look.tensor]
         writes = dict.fromkeys(look.tensor for look in outer)
@@ -119,6 +155,7 @@ class SeenTensors:
             choices,
             tuple(wrong),
             self._first_inside(wrong),
+            self._error_of(borders),
         )
 
     def _first_inside(self, wrong: Sequence[str]) -> tuple[str, ...]:

@@ -138,6 +138,26 @@ def test_healed_without_a_reason_is_no_finding(
     assert "right with unfused tensors shown" in found.words and "by the same kernels" in found.words
 
 
+def test_what_unfused_tensors_heal_is_fusion_dependent_too(
+    new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library that fuses less as soon as unfused tensors are wanted."""
+    make, text = Runs.make, Runs.text
+
+    def fuses_less(self: Runs, step: Step, shown: Sequence[str] = ()) -> Ran:
+        return make(self, step, ["c"] if step is Step.UNFUSED else shown)
+
+    def marks(self: Runs, step: Step) -> str:
+        return text(self, Step.MARKED).replace("/marked", "/unfused") if step is Step.UNFUSED else text(self, step)
+
+    monkeypatch.setattr(Runs, "make", fuses_less)
+    monkeypatch.setattr(Runs, "text", marks)
+    fault = Fault("wrong_values", Where(node="/c"), fused_with=("/d",), amount=0.2)
+    done, found = climbed(monkeypatch, tmp_path, fault)
+    assert found.verdict is LadderVerdict.FUSION and found.nodes == ("/c", "/d") and done.verdict == "differ"
+    assert steps(found) == [(Step.WHOLE, True), (Step.UNFUSED, False)]
+
+
 def test_what_only_outputs_heal_is_fusion_dependent_too(
     new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +231,36 @@ def test_what_the_rounding_of_inputs_explains_is_no_fault(
     play(monkeypatch, tmp_path, Fault("wrong_values", Where(node="/y"), amount=20.0), hidden_share=0.0)
     found = climb(model, target="tensorrt:tf32=false", feeds=[{"x": x}], timeout=60).ladder
     assert found is not None and found.verdict is LadderVerdict.LOCATED and found.nodes == ("/y",)
+
+
+def deep(folder: Path, layers: int = 12) -> Path:
+    """A long chain of products, each of which adds to the error and lets what it was handed nearly double."""
+    steps = " ".join(f"m{i} = MatMul ({f'h{i - 1}' if i else 'x'}, w{i}) h{i} = Sin (m{i})" for i in range(layers))
+    text = (
+        f'<ir_version: 9, opset_import: ["" : 17]> net (float[4, 64] x) => (float[4, 64] y) '
+        f"{{ {steps} y = Relu (h{layers - 1}) }}"
+    )
+    return saved(folder, text, **{f"w{i}": (64, 64) for i in range(layers)})
+
+
+def test_an_error_that_grows_from_layer_to_layer_accuses_nobody(
+    new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(monkeypatch, tmp_path, hidden_share=0.0)
+    done = climb(deep(tmp_path), target="tensorrt", timeout=60)  # TF32, as TensorRT has it
+    assert done.ladder is not None and done.cause is Cause.PRECISION
+    assert done.ladder.verdict is LadderVerdict.PRECISION and "the error grows from layer to layer" in done.ladder.words
+    assert {row.verdict for row in done.ladder.rows} == {Verdict.AGREE, Verdict.INHERITS}
+    assert steps(done.ladder) == [(Step.WHOLE, True), (Step.UNFUSED, True)]
+
+
+def test_a_fault_among_errors_that_grow_is_named(
+    new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(monkeypatch, tmp_path, Fault("wrong_values", Where(node="/m5"), amount=0.3), hidden_share=0.0)
+    done = climb(deep(tmp_path), target="tensorrt", timeout=60)
+    assert done.ladder is not None and done.ladder.verdict is LadderVerdict.LOCATED
+    assert done.ladder.nodes == ("/m5",) and done.ladder.others == ()
 
 
 def test_an_engine_that_shows_nothing(new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
