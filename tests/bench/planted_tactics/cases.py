@@ -27,9 +27,12 @@ SUSPECTS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(KINDS, frozenset({"tactic"})),
     **dict.fromkeys(("fused", "two_fused", "knob"), frozenset({"fusion"})),
     "node": frozenset({"nodes"}),
-    # Nothing can be pinned, or nobody is told of other tactics; then the triage says so.
-    **dict.fromkeys(("not_applied", "cache_ignored"), frozenset({"fusion", "precision", "nodes", "tactic"})),
-    "truncated": frozenset({"tactic", "fusion", "nodes"}),
+    # Nothing can be pinned, or nobody is told of other tactics; then the triage says that it may be one.
+    **dict.fromkeys(
+        ("not_applied", "cache_ignored", "truncated"), frozenset({"fusion", "precision", "nodes", "tactic"})
+    ),
+    # The builder chooses anew each time, and may do well when it is asked again.
+    "drifting": frozenset({"tactic", "nobody"}),
 }
 """What a triage may say to search for, by kind."""
 
