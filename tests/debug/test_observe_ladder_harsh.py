@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
 
 from surgeon_debug.comparison import Cause
@@ -15,7 +13,8 @@ from surgeon_debug.ladder_runs import Ran, Runs
 from surgeon_debug.observe_ladder import climb
 from surgeon_debug.verdict import Verdict
 from surgeon_passes.errors import BadOptionError
-from tests.debug.ladder_places import C_IS_WRONG, climb_here, climbed, played_by_step, rung_of, saved, steps
+from tests.debug.deep_net import deep_net
+from tests.debug.ladder_places import C_IS_WRONG, climb_here, climbed, played_by_step, rung_of, steps
 from tests.debug.tensorrt_places import net, play
 from tests.simulated_tensorrt.plan import Fault, Where
 
@@ -30,68 +29,11 @@ BRANCHES = """<ir_version: 9, opset_import: ["" : 17]>
     }"""
 
 
-def deep(folder: Path, layers: int = 12) -> Path:
-    """A long chain of products, each of which adds to the error and lets what it was handed nearly double."""
-    steps = " ".join(f"m{i} = MatMul ({f'h{i - 1}' if i else 'x'}, w{i}) h{i} = Sin (m{i})" for i in range(layers))
-    text = (
-        f'<ir_version: 9, opset_import: ["" : 17]> net (float[4, 64] x) => (float[4, 64] y) '
-        f"{{ {steps} y = Relu (h{layers - 1}) }}"
-    )
-    return saved(folder, text, **{f"w{i}": (64, 64) for i in range(layers)})
-
-
-def test_two_branches_that_go_wrong_are_both_named(
-    new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = saved(tmp_path, BRANCHES, w=(8, 8), v=(8, 8))
-    faults = [Fault("wrong_values", Where(node=node), amount=0.3, mode="tile") for node in ("/a", "/c")]
-    _, found = climbed(monkeypatch, tmp_path, *faults, model=model)
-    assert found.verdict is LadderVerdict.LOCATED and found.nodes == ("/a",)
-    assert [group.nodes for group in found.others] == [("/c",)]
-    assert "Independently of it one other group goes wrong: /c" in found.words
-    assert [row.title for row in found.rows if row.verdict is Verdict.WRONG] == ["a", "c"]
-
-
-def test_what_the_outputs_hide_is_told(new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The output is the sign of a large number, which the fault does not change."""
-    text = """<ir_version: 9, opset_import: ["" : 17]>
-        net (float[2, 8] x) => (float[2, 8] y) { a = MatMul (x, w) b = Softmax (a) c = MatMul (b, v) y = Sign (c) }"""
-    model = saved(tmp_path, text, w=(8, 8), v=(8, 8))
-    fault = Fault("wrong_values", Where(node="/a"), amount=0.1)
-    done, found = climbed(monkeypatch, tmp_path, fault, model=model)
-    assert all(result.verdict is Verdict.AGREE for result in done.outputs)
-    assert found.verdict is LadderVerdict.HIDDEN and found.nodes == ("/a",) and found.alone
-    assert done.verdict == "differ" and done.cause is Cause.LAYER
-
-
-def test_what_the_rounding_of_inputs_explains_is_no_fault(
-    new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A difference of two numbers that are nearly equal keeps few of their digits, in any engine."""
-    text = """<ir_version: 9, opset_import: ["" : 17]>
-        net (float[64, 8] x) => (float[64, 8] y) { a = MatMul (x, w) y = Sub (a, near) }"""
-    model = saved(tmp_path, text, w=(8, 8))
-    proto = onnx.load(str(model))
-    x = np.random.default_rng(1).standard_normal((64, 8)).astype(np.float32)
-    near = x @ onnx.numpy_helper.to_array(proto.graph.initializer[0]) * np.float32(1 + 1e-5)
-    proto.graph.initializer.append(onnx.numpy_helper.from_array(near, "near"))
-    onnx.save(proto, str(model))
-    play(monkeypatch, tmp_path, hidden_share=0.0)
-    done = climb_here(model, feeds=[{"x": x}])
-    found = done.ladder
-    assert found is not None and found.verdict is LadderVerdict.PRECISION and done.cause is Cause.PRECISION
-    assert [row.verdict for row in found.rows] == [Verdict.AGREE, Verdict.ILL_CONDITIONED]
-    assert done.verdict == "differ" and steps(found) == [(Step.WHOLE, True), (Step.UNFUSED, True)]
-    play(monkeypatch, tmp_path, Fault("wrong_values", Where(node="/y"), amount=20.0), hidden_share=0.0)
-    found = climb_here(model, feeds=[{"x": x}]).ladder
-    assert found is not None and found.verdict is LadderVerdict.LOCATED and found.nodes == ("/y",)
-
-
 def test_an_error_that_grows_from_layer_to_layer_accuses_nobody(
     new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     play(monkeypatch, tmp_path, hidden_share=0.0)
-    done = climb_here(deep(tmp_path), "tensorrt")  # TF32, as TensorRT has it
+    done = climb_here(deep_net(tmp_path), "tensorrt")  # TF32, as TensorRT has it
     assert done.ladder is not None and done.cause is Cause.PRECISION
     assert done.ladder.verdict is LadderVerdict.PRECISION and "the error grows from layer to layer" in done.ladder.words
     assert {row.verdict for row in done.ladder.rows} == {Verdict.AGREE, Verdict.INHERITS}
@@ -102,7 +44,7 @@ def test_a_fault_among_errors_that_grow_is_named(
     new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     play(monkeypatch, tmp_path, Fault("wrong_values", Where(node="/m5"), amount=0.3), hidden_share=0.0)
-    done = climb_here(deep(tmp_path), "tensorrt")
+    done = climb_here(deep_net(tmp_path), "tensorrt")
     assert done.ladder is not None and done.ladder.verdict is LadderVerdict.LOCATED
     assert done.ladder.nodes == ("/m5",) and done.ladder.others == ()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import onnx_ir as ir
@@ -14,6 +14,7 @@ from surgeon_debug.find.engine_trials import EngineTrials, HowToSearch, Recorded
 from surgeon_debug.find.finding import Costs, FindOutcome, Step
 from surgeon_debug.find.fusion_levers import joints_of
 from surgeon_debug.find.graph_fitness import unfit
+from surgeon_debug.find.lower_error import fallen, is_far_below, limit_between
 from surgeon_debug.find.oracle import Signature
 from surgeon_debug.find.tactic import BUILDS
 from surgeon_debug.find.tactic_census import Census
@@ -125,6 +126,7 @@ class _Triage:
         self._reason = ""
         self._seen: Recorded | None = None
         self._tried: list[Tried] = []
+        self._limit = ""
 
     def run(self, progress: Callable[[str], None] | None) -> AutoFinding:
         with Journal(self._how.resume) as journal:
@@ -167,6 +169,19 @@ class _Triage:
         if not heals.keys() & {Lever.TACTICS, Lever.MORE_TACTICS}:
             self._other_tactics(trials, seen, heals)
         self.suspect, self.why = suspect_of(heals)
+        if not any(heals.values()):
+            self._less_wrong(seen, dict(zip((one.lever for one in variants.variants), self._tried, strict=True)))
+
+    def _less_wrong(self, seen: Recorded, tried: Mapping[Lever, Tried]) -> None:
+        """Of changes that make the engine far less wrong, if none makes it right, say what they say."""
+        errors = {lever: one.error for lever, one in tried.items() if one.outcome is Outcome.REPRODUCES}
+        lowest = fallen(seen.worst, errors.values())
+        if lowest is None or seen.worst is None:
+            return
+        helps = {lever: is_far_below(error, seen.worst) for lever, error in errors.items()}
+        deed = f"its error falls from {seen.worst:.2g} to {lowest:.2g}, though it is not right"
+        self.suspect, self.why = suspect_of(helps, deed)
+        self._limit = limit_between(seen.worst, lowest) if not self._ground.spec.limits.given else ""
 
     def _other_tactics(self, trials: EngineTrials, seen: Recorded, heals: dict[Lever, bool]) -> None:
         """Try tactics without those with which nothing can be built, where two choices of all of them could not be."""
@@ -222,5 +237,6 @@ class _Triage:
         if self.suspect is Suspect.PRECISION:
             return f"surgeon compare {model} --target {target.partition(':')[0]}:tf32=false"
         if self.suspect in (Suspect.TACTIC, Suspect.FUSION, Suspect.NODES):
-            return f"surgeon find {self.suspect.value} {model} --target {target}"
+            limit = f" --metric '{self._limit}'" if self._limit else ""
+            return f"surgeon find {self.suspect.value} {model} --target {target}{limit}"
         return ""

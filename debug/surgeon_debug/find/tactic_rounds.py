@@ -107,6 +107,11 @@ class Rounds:
             step.words = f"{tried} other assignments, {state}"
         return True
 
+    @property
+    def lowest(self) -> float | None:
+        """The lowest error of an engine that fails; None if none has one."""
+        return min((made.error for made in self._seen if made.error is not None), default=None)
+
     @staticmethod
     def _guesses_left(seen: Sequence[TrialRecord]) -> int:
         """How many more assignments are worth a try after these failures."""

@@ -10,6 +10,7 @@ from surgeon_debug.find.engine_builds import BuildRecord
 from surgeon_debug.find.engine_oracle import EngineSpec
 from surgeon_debug.find.engine_trials import EngineTrials, HowToSearch, Recorded, recorded
 from surgeon_debug.find.graph_fitness import unfit
+from surgeon_debug.find.lower_error import fallen, limit_between
 from surgeon_debug.find.oracle import FailureKind
 from surgeon_debug.find.pin_hunt import PinHunt, hunt_pins
 from surgeon_debug.find.tactic_census import Census
@@ -206,13 +207,13 @@ class TacticSearch:
             trail.undecided = f"no other tactic can be tried: {rounds.hopeless}"
             trail.advice = "give a build that is right with --good, or try surgeon find fusion"
         elif rounds.right is None:
-            self._no_right_build(census, seen)
+            self._no_right_build(census, seen, rounds.lowest)
         elif not rounds.failing:
             trail.nothing = f"no tactic was seen to fail: {trail.coverage.words}"
         else:
             self._hunt_all(trials, seen, rounds)
 
-    def _no_right_build(self, census: Census, seen: Recorded) -> None:
+    def _no_right_build(self, census: Census, seen: Recorded, lowest: float | None) -> None:
         trail = self._trail
         if seen.signature is None:
             trail.nothing = f"no tactic was seen to fail: {census.coverage().words}"
@@ -220,6 +221,13 @@ class TacticSearch:
         same = ", and the error is the same with all" if trail.alike else ""
         trail.undecided = f"no choice of tactics that was tried makes it right{same}: {_NO_TACTIC}"
         trail.advice = "see with surgeon find auto what else it is, or which nodes are to blame with surgeon find nodes"
+        lower = fallen(seen.worst, [lowest])
+        if lower is not None and seen.worst is not None:
+            trail.undecided = (
+                f"no tactics make it right, but with some its error falls from {seen.worst:.2g} to {lower:.2g}"
+            )
+            trail.advice = "what is left may be its precision's; find what makes that difference with "
+            trail.advice += f"--metric '{limit_between(seen.worst, lower)}'"
         if census.rounds == 1:
             trail.undecided = "no op was seen to have a second tactic, so there is nothing to choose"
             trail.advice = "see with surgeon find auto what it is, or with surgeon find nodes which nodes are to blame"

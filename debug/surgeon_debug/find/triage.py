@@ -102,36 +102,38 @@ class Suspect(enum.Enum):
     NOBODY = "nobody"
 
 
-def suspect_of(heals: Mapping[Lever, bool]) -> tuple[Suspect, str]:
+def suspect_of(helps: Mapping[Lever, bool], deed: str = "it is right") -> tuple[Suspect, str]:
     """What the builds say, and why.
 
     What leaves most as it was counts first: other tactics change nothing else, while TF32, outputs, knobs and levels
     change tactics too.
 
     Args:
-        heals: Whether a change made the engine right; changes with which nothing could be built are not in it.
+        helps: Whether a change did to the engine what ``deed`` says; changes with which nothing could be built are
+            not in it.
+        deed: What it did.
     """
-    blind = not heals.keys() & {Lever.TACTICS, Lever.MORE_TACTICS}
-    suspect, why, others = _suspect_of({lever for lever, healed in heals.items() if healed})
+    blind = not helps.keys() & {Lever.TACTICS, Lever.MORE_TACTICS}
+    suspect, why, others = _suspect_of({lever for lever, helped in helps.items() if helped}, deed)
     if blind and suspect is not Suspect.TACTIC:
         others = "; other tactics could not be tried, so it may be one"
     return suspect, why + others
 
 
-def _suspect_of(right: set[Lever]) -> tuple[Suspect, str, str]:
+def _suspect_of(helped: set[Lever], deed: str) -> tuple[Suspect, str, str]:
     """What to search for, why, and what that says of other tactics."""
-    if right & {Lever.TACTICS, Lever.MORE_TACTICS}:
-        return Suspect.TACTIC, "with the same layers and other tactics it is right", ""
-    split = right & {Lever.OUTPUTS, Lever.DEBUG, Lever.KNOBS}
-    if Lever.TF32 in right and not split:
-        return Suspect.PRECISION, "without TF32 it is right", ", whatever is fused and whichever tactics are chosen"
+    if helped & {Lever.TACTICS, Lever.MORE_TACTICS}:
+        return Suspect.TACTIC, f"with the same layers and other tactics {deed}", ""
+    split = helped & {Lever.OUTPUTS, Lever.DEBUG, Lever.KNOBS}
+    if Lever.TF32 in helped and not split:
+        return Suspect.PRECISION, f"without TF32 {deed}", ", whatever is fused and whichever tactics are chosen"
     if split:
         which = next(lever for lever in (Lever.KNOBS, Lever.OUTPUTS, Lever.DEBUG) if lever in split)
-        return Suspect.FUSION, f"it is right with {which.value}", ", and other tactics do not help"
-    if Lever.ANEW in right:
-        return Suspect.TACTIC, "built anew it is right: the builder chooses by times, and chose otherwise", ""
-    if right & {Lever.LEAST, Lever.LOW}:
-        return Suspect.FUSION, "only a lower optimisation level makes it right, which fuses less", ""
-    if Lever.STREAMS in right:
-        return Suspect.FUSION, "it is right with one stream, so it depends on the order in which layers run", ""
+        return Suspect.FUSION, f"{deed} with {which.value}", ", and other tactics do not help"
+    if Lever.ANEW in helped:
+        return Suspect.TACTIC, f"built anew {deed}: the builder chooses by times, and chose otherwise", ""
+    if helped & {Lever.LEAST, Lever.LOW}:
+        return Suspect.FUSION, f"only at a lower optimisation level {deed}, and that fuses less", ""
+    if Lever.STREAMS in helped:
+        return Suspect.FUSION, f"{deed} with one stream, so it depends on the order in which layers run", ""
     return Suspect.NODES, "it fails however it is built, so a layer of it is wrong by itself", ""
