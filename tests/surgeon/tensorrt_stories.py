@@ -1,6 +1,6 @@
-"""The stories that docs/tensorrt.md tells, on a simulated TensorRT with a planted fault.
+"""The stories that docs/tensorrt.md tells, and the README one of them, on a simulated TensorRT with a planted fault.
 
-``python -m tests.surgeon.tensorrt_stories`` types every command of the page again and writes what it prints into it.
+``python -m tests.surgeon.tensorrt_stories`` types every command of both again and writes what it prints into them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from tests.simulated_tensorrt import installed
 from tests.simulated_tensorrt.models import mlp, model, weights
 from tests.simulated_tensorrt.plan import Fault, Plan, Where, write
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "tensorrt.md"
+HOUSE = Path(__file__).parent.parent.parent
+PAGE, README = HOUSE / "docs" / "tensorrt.md", HOUSE / "README.md"
 BLOCK = re.compile(r"```console story=(?P<story>\w+)\n\$ (?P<command>surgeon .+?)\n(?P<output>.*?)```", re.DOTALL)
 
 
@@ -85,9 +86,9 @@ def set_up(story: Story, folder: Path) -> dict[str, str]:
     return write(story.plan, folder / "plan.json")
 
 
-def blocks() -> list[tuple[str, str, str]]:
-    """(story, command, output) of all commands of the page, in order."""
-    return [(found["story"], found["command"], found["output"]) for found in BLOCK.finditer(PAGE.read_text())]
+def blocks(page: Path = PAGE) -> list[tuple[str, str, str]]:
+    """(story, command, output) of all commands of a page, in order."""
+    return [(found["story"], found["command"], found["output"]) for found in BLOCK.finditer(page.read_text())]
 
 
 def printed(command: str) -> str:
@@ -99,19 +100,21 @@ def printed(command: str) -> str:
 
 
 def main() -> None:
-    """Write the page anew."""
+    """Write the pages anew."""
     sys.path.insert(0, str(installed(VERSION)))
     texts: dict[tuple[str, str], str] = {}
     for name, story in STORIES.items():
         with tempfile.TemporaryDirectory() as held, contextlib.chdir(held):
             os.environ.update(set_up(story, Path(held)))
-            texts |= {(s, command): printed(command) for s, command, _ in blocks() if s == name}
+            commands = dict.fromkeys(command for page in (PAGE, README) for s, command, _ in blocks(page) if s == name)
+            texts |= {(name, command): printed(command) for command in commands}
 
     def anew(found: re.Match[str]) -> str:
         said = "\n".join(line.rstrip() for line in texts[found["story"], found["command"]].splitlines())
         return f"```console story={found['story']}\n$ {found['command']}\n{said}\n```"
 
-    PAGE.write_text(BLOCK.sub(anew, PAGE.read_text()))
+    for page in (PAGE, README):
+        page.write_text(BLOCK.sub(anew, page.read_text()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""docs/tensorrt.md shows what the commands really print, and what they print is the truth about the planted faults."""
+"""docs/tensorrt.md and the README show what the commands really print, and that is the truth about planted faults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.simulated_tensorrt import installed
 from tests.surgeon.conftest import Said
-from tests.surgeon.tensorrt_stories import STORIES, VERSION, blocks, set_up
+from tests.surgeon.tensorrt_stories import PAGE, README, STORIES, VERSION, blocks, set_up
 
 
 def words(text: str) -> list[str]:
@@ -29,21 +29,29 @@ def played(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     return str(request.param)
 
 
-def test_every_story_is_told() -> None:
-    told: dict[str, list[str]] = {}
-    for story, command, _ in blocks():
+def told(page: Path) -> dict[str, list[str]]:
+    """What is typed in each story."""
+    found: dict[str, list[str]] = {}
+    for story, command, _ in blocks(page):
         arguments = shlex.split(command)
-        told.setdefault(story, []).append(" ".join(arguments[1 : 3 if arguments[1] == "find" else 2]))
-    assert told == {
+        found.setdefault(story, []).append(" ".join(arguments[1 : 3 if arguments[1] == "find" else 2]))
+    return found
+
+
+def test_every_story_is_told() -> None:
+    assert told(README) == {"kernel": ["compare", "find tactic", "build", "compare"]}
+    assert told(PAGE) == {
         "kernel": ["compare", "find tactic", "build", "compare"],
         "fusion": ["compare", "find auto", "find fusion", "compare"],
         "refusal": ["build", "find nodes", "rewrite", "build", "compare", "extract"],
     }
 
 
-@pytest.mark.parametrize("played", STORIES, indirect=True)
-def test_the_page_tells_the_truth(surgeon: Callable[..., Said], played: str) -> None:
-    for story, command, output in blocks():
+@pytest.mark.parametrize(
+    ("played", "page"), [*((story, PAGE) for story in STORIES), ("kernel", README)], indirect=["played"]
+)
+def test_the_page_tells_the_truth(surgeon: Callable[..., Said], played: str, page: Path) -> None:
+    for story, command, output in blocks(page):
         if story != played:
             continue
         said = surgeon(*shlex.split(command)[1:])

@@ -7,7 +7,6 @@ for: such a trial is unresolved.
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from surgeon_debug.find.engine_builds import (
     chosen_instead,
     under_new_keys,
 )
+from surgeon_debug.find.model_spec import ModelSpec, Opened
 from surgeon_debug.find.oracle import FailureKind, Signature, TrialRecord
 from surgeon_debug.find.signature import of_error, of_outputs
 from surgeon_debug.layer_plan import Layer, plan_layers
@@ -46,16 +46,15 @@ _ROUNDS = 4  # of pinning ops that have got new keys; each may give others new o
 
 
 @dataclasses.dataclass
-class _Open:
-    """What a spec holds in this process."""
+class OpenedModel(Opened):
+    """What is known of the model and of its builds."""
 
     layers: Mapping[str, Layer] | None = None
     richer: BuildRecord | None = None
     """A build whose cache has keys that ops get beside other tactics."""
-    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
 
-class EngineSpec:
+class EngineSpec(ModelSpec[OpenedModel]):
     """All that is needed to make an :class:`EngineOracle`; it can be pickled.
 
     Args:
@@ -70,6 +69,7 @@ class EngineSpec:
         allow_external: Accept weights outside the model's folder.
     """
 
+    opens = OpenedModel
     worst: float | None = None
     """The error of the engine that fails; one that passes with more than half of it is not taken for right."""
     unbuilt = False
@@ -90,19 +90,9 @@ class EngineSpec:
         runs: int = RUNS,
         allow_external: bool = False,
     ) -> None:
-        self.model, self.feeds, self.truth = model, list(feeds), list(truth)
-        self.builder, self.dimension = builder, dimension
+        super().__init__(model, feeds, allow_external=allow_external)
+        self.truth, self.builder, self.dimension = list(truth), builder, dimension
         self.limits, self.postprocess, self.runs = limits or Limits(), postprocess, runs
-        self.allow_external = allow_external
-        self._open = _Open()
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in vars(self).items() if name != "_open"}
-        return {**state, "model": self.model.absolute()}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        vars(self).update(state)
-        self._open = _Open()
 
     def along(
         self,
@@ -114,12 +104,8 @@ class EngineSpec:
         unbuilt: bool = False,
     ) -> EngineSpec:
         """The same with other elements; both share what is open."""
-        other = EngineSpec.__new__(EngineSpec)
-        vars(other).update(vars(self))
-        other.dimension = dimension
-        other.runs = self.runs if runs is None else runs
-        other.thorough, other.worst, other.unbuilt = thorough, worst, unbuilt
-        return other
+        runs = self.runs if runs is None else runs
+        return self._like(dimension=dimension, runs=runs, thorough=thorough, worst=worst, unbuilt=unbuilt)
 
     def address(self) -> str:
         """A digest of everything but the elements that outcomes depend on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import threading
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 from surgeon_debug.find.groundwork import Groundwork, lay
+from surgeon_debug.find.oracle import Oracle
 from surgeon_debug.runners.contract import Engine
 from surgeon_debug.values import Value
 
@@ -23,7 +25,7 @@ class Opened:
 _O = TypeVar("_O", bound=Opened)
 
 
-class ModelSpec(Generic[_O]):
+class ModelSpec(abc.ABC, Generic[_O]):
     """A model, its inputs, and what is open of them here; it can be pickled, and opens what it needs where it arrives.
 
     Args:
@@ -47,6 +49,14 @@ class ModelSpec(Generic[_O]):
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         vars(self).update(state)
         self._open = self.opens()
+
+    @abc.abstractmethod
+    def address(self) -> str:
+        """A digest of everything but the elements that outcomes depend on."""
+
+    @abc.abstractmethod
+    def make(self) -> Oracle:
+        """An oracle, with engines of its own."""
 
     def _like(self, **changes: Any) -> Self:
         """The same but for some fields; both share what is open."""

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from surgeon_debug.find.content_address import files_of
-from surgeon_debug.find.oracle import OracleSpec
+from surgeon_debug.find.model_spec import ModelSpec
 from surgeon_debug.find.pool import LocalPool
 from surgeon_debug.find.remember import Remembering
 from surgeon_debug.find.trial_pool import TrialPool
 
 
-class TravellingSpec(OracleSpec, Protocol):
-    """A spec that says which model its trials are made of."""
-
-    model: Path
-    """The model's file."""
-    allow_external: bool
-    """Accept weights outside its folder."""
-
-
 def open_pool(
-    spec: TravellingSpec, remember: Remembering, *, lanes: int, workers: str | None, files: Sequence[Path] = ()
+    spec: ModelSpec[Any], remember: Remembering, *, lanes: int, workers: str | None, files: Sequence[Path] = ()
 ) -> TrialPool:
     """A pool; whoever opens it closes it.
 

@@ -42,8 +42,9 @@ def middle(name: str, width: int) -> str:
     if cell_len(text) <= width:
         return escape(text)
     room = max(width, 8) - 3
-    end = text[-(room - room // 3) :]
-    while cell_len(end) > room - room // 3:
+    before = room // (2 if text.startswith("...") else 3)  # what begins so has lost its beginning already
+    end = text[-(room - before) :]
+    while cell_len(end) > room - before:
         end = end[1:]
-    start = set_cell_size(text, room // 3).rstrip()
+    start = set_cell_size(text, before).rstrip()
     return escape(f"{start}...{end}")

@@ -8,10 +8,12 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
 from surgeon.report.cells import middle, number, plain
+from surgeon.report.shared_path import shared_path, without_path
 from surgeon.report.verdict_cells import VERDICT_COLOURS
 from surgeon_debug.comparison import Comparison
 from surgeon_debug.ladder import Group, Ladder, LadderVerdict, Row, Rung, Step
@@ -28,6 +30,8 @@ _COLOURS = {
 }
 _ROWS = 15  # lines for tensors, those that stand for a gap included
 _BEFORE, _AFTER = 1, 2  # rows around the first that is wrong
+_LAYER = "engine layer"
+_WIDE = 150  # columns of a console that has room for all names, shortened
 _SPLIT = 3  # fusions, and other groups, that are named
 _RANKS = (Verdict.WRONG, Verdict.DIFFER, Verdict.ILL_CONDITIONED, Verdict.INHERITS, Verdict.AGREE)
 _HOW = {
@@ -119,36 +123,52 @@ def _severity(row: Row) -> tuple[int, float]:
 
 
 def _table(console: Console, rows: Sequence[Row], chosen: Sequence[int]) -> Table:
-    wide = console.width >= 72
     unsure = any(len(rows[i].tensors) > 1 for i in chosen)
+    names = {i: _names(rows[i], unsure=unsure) for i in chosen}
+    rest = console.width - 4 - 11 - 16
+    whole = sum(max(cell_len(" ".join(cells[name])) for cells in names.values()) for name in names[chosen[0]])
+    # What a layer is called says little beside the nodes that it computes: it goes first where room is short.
+    columns = [name for name in names[chosen[0]] if name != _LAYER or whole <= rest or console.width >= _WIDE]
+    room = max(12, rest // len(columns))
+    path = shared_path(name for i in chosen for name in (rows[i].title, *rows[i].nodes))
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("#", justify="right", no_wrap=True)
-    rest = console.width - 4 - 11 - 16
-    room = max(12, rest // ((3 if wide else 2) + unsure))
-    for name in ("tensor", *(["engine layer"] if wide else []), "computes", *(["may be"] if unsure else [])):
+    for name in columns:
         table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=room)
     table.add_column("error", justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    before = None
+    last = None
     for index in chosen:
-        if before is not None and index != before + 1:
+        if last is not None and index != last + 1:
             table.add_row("", "...")
-        before = index
-        table.add_row(*_cells(rows[index], index, room, wide=wide, unsure=unsure))
+        last, row = index, rows[index]
+        cells = [_fitted(names[index][name], path, room) for name in columns]
+        error = "-" if row.error is None else number(row.error)
+        table.add_row(str(index + 1), *cells, error, f"[{VERDICT_COLOURS[row.verdict]}]{row.verdict.value}[/]")
     return table
 
 
-def _cells(row: Row, index: int, room: int, *, wide: bool, unsure: bool) -> list[str]:
-    cells = [str(index + 1), middle(row.title, room)]
-    if wide:
-        cells.append(middle(row.layer or "not said", room))
-    nodes = ", ".join(row.nodes) if row.nodes else "not said"
-    late = "" if row.iteration is None else f", iteration {row.iteration} on"
-    cells.append(middle(f"{row.beside} {nodes}{late}".strip(), room))
+def _names(row: Row, *, unsure: bool) -> dict[str, list[str]]:
+    """What the columns of names say, in words."""
+    nodes = [f"{name}," for name in row.nodes[:-1]] + list(row.nodes[-1:]) or ["not", "said"]
+    late = [] if row.iteration is None else [f", iteration {row.iteration} on"]
+    cells = {
+        "tensor": [row.title],
+        _LAYER: [row.layer or "not said"],
+        "computes": [*([row.beside] if row.beside else []), *nodes, *late],
+    }
     if unsure:
-        cells.append(middle(" or ".join(row.tensors), room) if len(row.tensors) > 1 else "")
-    cells.append("-" if row.error is None else number(row.error))
-    return [*cells, f"[{VERDICT_COLOURS[row.verdict]}]{row.verdict.value}[/]"]
+        between = [word for name in row.tensors for word in ("or", name)][1:]
+        cells["may be"] = between if len(row.tensors) > 1 else []
+    return cells
+
+
+def _fitted(words: Sequence[str], path: str, room: int) -> str:
+    """Words in a column: whole, or without the path that all have, or without their middle as well."""
+    whole = " ".join(words).replace(" , ", ", ")
+    if cell_len(whole) > room:
+        whole = " ".join(without_path(word, path) for word in words).replace(" , ", ", ")
+    return middle(whole, room)
 
 
 def ladder_advice(done: Comparison, found: Ladder) -> list[str]:
@@ -164,8 +184,10 @@ def ladder_advice(done: Comparison, found: Ladder) -> list[str]:
         nodes = " ".join(f"--nodes {shlex.quote(node)}" for node in found.nodes[:4])
         return [f"look at it alone: surgeon extract {model} {nodes} -o layer.onnx"]
     if found.verdict is LadderVerdict.PRECISION:
-        tf32 = "tf32=false computes float32 products in float32" if "tf32=false" not in done.target else ""
-        return [tf32 or "keep these nodes in a higher precision (convert-precision has the option keep)"]
+        if "tf32=false" not in done.target:
+            text = f"{done.target}{',' if ':' in done.target else ':'}tf32=false"
+            return [f"surgeon compare {model} --target {shlex.quote(text)} computes float32 products in float32"]
+        return ["keep these nodes in a higher precision (convert-precision has the option keep)"]
     if found.verdict is LadderVerdict.UNKNOWN:
         return [f"surgeon find auto {engine} changes the build in ten ways; --pieces compares piece by piece"]
     return []
