@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from surgeon import options
+from surgeon.carried_options import carried_options
 from surgeon.searching import SearchRequest, check_places, searched
 from surgeon_debug.find.auto import AutoFinding, find_auto
 from surgeon_debug.find.engine_ground import Question
@@ -77,7 +78,8 @@ def perform_fusion(request: Request) -> FusionFinding:
 def perform_auto(request: Request) -> AutoFinding:
     """Say what to search for; errors are those of :func:`perform_tactic`."""
     _check(request, {})
-    return _perform(request, lambda question, how, progress: find_auto(question, how=how, progress=progress))
+    found = _perform(request, lambda question, how, progress: find_auto(question, how=how, progress=progress))
+    return dataclasses.replace(found, command=found.command and found.command + carried_options(request))
 
 
 def _perform(request: Request, search: Callable[[Question, HowToSearch, Callable[[str], None]], _F]) -> _F:

@@ -70,9 +70,11 @@ def command(**given: Any) -> int:
     # On TensorRT layers are looked at in engines of several kinds, which are started one after the other.
     climbs = given["layers"] and not given["pieces"] and given["other"] is None and _names_tensorrt(target)
     with started([reference] if climbs else [reference, target or reference], timeout, cap) as engines:
+        from surgeon.carried_options import carried_options
         from surgeon.comparing import Request, perform, write_files
         from surgeon.console import print_json, results
         from surgeon.report.compare_report import print_comparison
+        from surgeon_debug.layers import DEFAULT_REFERENCE
 
         request = Request(**given)
         if climbs:
@@ -84,7 +86,7 @@ def command(**given: Any) -> int:
     if as_json:
         print_json(done.to_json())
     else:
-        print_comparison(results(), done)
+        print_comparison(results(), done, carried_options(request, reference=DEFAULT_REFERENCE))
     write_files(done, request)
     return 0 if done.verdict == "agree" else 1
 

@@ -40,8 +40,14 @@ _CAUSES = {
 }
 
 
-def print_comparison(console: Console, done: Comparison) -> None:
-    """Print a comparison in at most 40 lines."""
+def print_comparison(console: Console, done: Comparison, options: str = "") -> None:
+    """Print a comparison in at most 40 lines.
+
+    Args:
+        console: Where.
+        done: The comparison.
+        options: What other commands need to ask the same question: options, with a space before each.
+    """
     _print_head(console, done)
     _print_outputs(console, done)
     if done.ladder is not None:
@@ -50,7 +56,7 @@ def print_comparison(console: Console, done: Comparison) -> None:
         print_layers(console, done)
     for line in _remarks(done):
         console.print(f"[bold]note:[/] {plain(line)}")
-    for line in _advice(done) if done.ladder is None else ladder_advice(done, done.ladder):
+    for line in _advice(done) if done.ladder is None else ladder_advice(done, done.ladder, options):
         console.print(f"[bold]next:[/] {plain(line)}")
 
 

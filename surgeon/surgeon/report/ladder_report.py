@@ -171,10 +171,16 @@ def _fitted(words: Sequence[str], path: str, room: int) -> str:
     return middle(whole, room)
 
 
-def ladder_advice(done: Comparison, found: Ladder) -> list[str]:
-    """What to do next."""
+def ladder_advice(done: Comparison, found: Ladder, options: str) -> list[str]:
+    """What to do next.
+
+    Args:
+        done: The comparison.
+        found: What its ladder came to.
+        options: What other commands need to ask the same question.
+    """
     model = shlex.quote(done.model)
-    engine = model if done.target == "tensorrt" else f"{model} --target {shlex.quote(done.target)}"
+    engine = (model if done.target == "tensorrt" else f"{model} --target {shlex.quote(done.target)}") + options
     if found.verdict is LadderVerdict.FUSION:
         return [f"surgeon find fusion {engine} says which fusion it is, and what breaks it"]
     if found.verdict in (LadderVerdict.LOCATED, LadderVerdict.HIDDEN):
@@ -186,7 +192,9 @@ def ladder_advice(done: Comparison, found: Ladder) -> list[str]:
     if found.verdict is LadderVerdict.PRECISION:
         if "tf32=false" not in done.target:
             text = f"{done.target}{',' if ':' in done.target else ':'}tf32=false"
-            return [f"surgeon compare {model} --target {shlex.quote(text)} computes float32 products in float32"]
+            return [
+                f"surgeon compare {model} --target {shlex.quote(text)}{options} computes float32 products in float32"
+            ]
         return ["keep these nodes in a higher precision (convert-precision has the option keep)"]
     if found.verdict is LadderVerdict.UNKNOWN:
         return [f"surgeon find auto {engine} changes the build in ten ways; --pieces compares piece by piece"]
