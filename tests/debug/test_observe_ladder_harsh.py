@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import onnx
 import pytest
 
 from surgeon_debug.comparison import Cause
@@ -16,6 +17,7 @@ from surgeon_passes.errors import BadOptionError
 from tests.debug.deep_net import deep_net
 from tests.debug.ladder_places import C_IS_WRONG, climb_here, climbed, played_by_step, rung_of, steps
 from tests.debug.tensorrt_places import net, play
+from tests.simulated_tensorrt import models
 from tests.simulated_tensorrt.plan import Fault, Where
 
 BRANCHES = """<ir_version: 9, opset_import: ["" : 17]>
@@ -47,6 +49,21 @@ def test_a_fault_among_errors_that_grow_is_named(
     done = climb_here(deep_net(tmp_path), "tensorrt")
     assert done.ladder is not None and done.ladder.verdict is LadderVerdict.LOCATED
     assert done.ladder.nodes == ("/m5",) and done.ladder.others == ()
+
+
+@pytest.mark.parametrize("trip", [0, 2])
+def test_a_fault_inside_a_loop_is_told_with_its_iteration(
+    new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trip: int
+) -> None:
+    fault = Fault("wrong_values", Where(node="halve"), trip=trip, amount=0.3)
+    model = tmp_path / "looped.onnx"
+    onnx.save(models.looped(4), str(model))
+    done, found = climbed(monkeypatch, tmp_path, fault, model=model)
+    assert done.verdict != "agree" and found.verdict is LadderVerdict.LOCATED and found.nodes == ("loop",)
+    assert found.group is not None and found.group.inside == ("loop/body/halved", str(trip))
+    rows = {row.title: row for row in found.rows if row.iteration is not None}
+    assert rows["loop/body/halved"].nodes == ("loop/body/halve",) and rows["loop/body/halved"].iteration == trip
+    assert rows["loop/body/next"].iteration == trip  # what follows, in the same iteration
 
 
 def test_an_engine_that_shows_nothing(new_tensorrt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -298,6 +298,21 @@ def test_tensors_in_a_loop_come_again_under_the_same_name() -> None:
     np.testing.assert_allclose(halved[1], 0.5 * (1.5 * X[:2, :3]), rtol=1e-6)
 
 
+def test_a_fault_in_a_loop_begins_at_its_trip() -> None:
+    def mark(network: Any) -> None:
+        network.mark_unfused_tensors_as_debug_tensors()
+
+    x = X[:2, :3].copy()
+    fault = Fault("wrong_values", Where(node="halve"), trip=1, amount=1.0)  # twice the value from the second trip on
+    heard = _Listening(module(fault), models.looped(3), mark)
+    heard.session.context.unfused_tensors_debug_state = True
+    outputs = heard.session.run({"x": x})
+    halved = [value for name, value in heard.got if name == "halved"]
+    for value, times in zip(halved, (0.5, 1.5, 2.5), strict=True):
+        np.testing.assert_allclose(value, times * x, rtol=1e-6)
+    np.testing.assert_allclose(outputs["y"], 3.5 * x, rtol=1e-6)
+
+
 def test_a_listener_that_is_never_called() -> None:
     def mark(network: Any) -> None:
         network.mark_debug(network.get_layer(0).get_output(0))

@@ -16,10 +16,10 @@ from tests.simulated_tensorrt.compute import LayerProgram, rounded_to
 from tests.simulated_tensorrt.device_memory import device
 from tests.simulated_tensorrt.elements import laid_out
 from tests.simulated_tensorrt.engine_file import EngineData, EngineLayer
-from tests.simulated_tensorrt.faults import shows, spoil
+from tests.simulated_tensorrt.faults import in_body, shows, spoil
 from tests.simulated_tensorrt.graph import Graph, reads
-from tests.simulated_tensorrt.loop_bodies import trips
-from tests.simulated_tensorrt.plan import WRONG
+from tests.simulated_tensorrt.loop_bodies import Loop
+from tests.simulated_tensorrt.plan import WRONG, Fault
 
 
 class Execution:
@@ -59,7 +59,7 @@ class Execution:
             if layer.kind == "reformat":
                 continue
             if self.engine.unfused and self.context._unfused:
-                self._debug_trips(layer)
+                self._debug_trips(index, layer)
             start = time.perf_counter()
             self._layer(index, layer)
             self.times.append((layer.name, (time.perf_counter() - start) * 1000))
@@ -72,14 +72,23 @@ class Execution:
         return self.values
 
     def _layer(self, index: int, layer: EngineLayer) -> None:
-        made = program(self.context._engine, layer).run(self.values)
-        faults = [one.fault for one in self.wrong if index in one.layers[self.number]]
+        faults = self._faults(index)
+        node = self.graph.nodes[layer.nodes[0]]
+        if inside := [fault for fault in faults if in_body(fault.where, node)]:
+            outputs = Loop(self.graph, node, self.values, inside).outputs()
+            made = {name: value for name, value in zip(node.output, outputs, strict=True) if name}
+            faults = [fault for fault in faults if fault not in inside]
+        else:
+            made = program(self.context._engine, layer).run(self.values)
         for name, value in made.items():
             kind = self.graph.types.get(name)
             value = _own_rounding(value, layer, self.engine.traits.rounding)
             for fault in faults:
                 value = spoil(value, fault)
             self.values[name] = rounded_to(value, kind)
+
+    def _faults(self, index: int) -> list[Fault]:
+        return [one.fault for one in self.wrong if index in one.layers[self.number]]
 
     def _debug(self, layer: EngineLayer) -> None:
         context = self.context
@@ -93,12 +102,15 @@ class Execution:
             elif self.engine.unfused and context._unfused and name in layer.shown and name not in self.engine.marked:
                 self._show(name, inner)
 
-    def _debug_trips(self, layer: EngineLayer) -> None:
+    def _debug_trips(self, index: int, layer: EngineLayer) -> None:
         """Tensors inside a loop are shown in each trip, under one name."""
         node = self.graph.nodes[layer.nodes[0]]
         if node.op_type != "Loop" or self.context._listener is None or self.mute:
             return
-        for made in trips(self.graph, node, self.values):
+        faults = [
+            one.fault for one in self.wrong if index in one.layers[self.number] and in_body(one.fault.where, node)
+        ]
+        for made in Loop(self.graph, node, self.values, faults).trips():
             for name, value in made.items():
                 if value.dtype == np.float32:
                     self._show_value(value, "FLOAT", name)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 
 from tests.simulated_tensorrt.engine_file import EngineLayer, Sick
 from tests.simulated_tensorrt.graph import Graph
@@ -18,7 +19,7 @@ def matches(where: Where, layer: EngineLayer, graph: Graph) -> bool:
     """Whether an engine layer is meant."""
     nodes = [graph.nodes[i] for i in layer.nodes]
     choice = layer.choice
-    if where.node and not any(re.fullmatch(where.node, node.name) for node in nodes):
+    if where.node and not any(re.fullmatch(where.node, node.name) or in_body(where, node) for node in nodes):
         return False
     if where.op and not any(node.op_type == where.op for node in nodes):
         return False
@@ -29,6 +30,17 @@ def matches(where: Where, layer: EngineLayer, graph: Graph) -> bool:
     if where.tactic and (choice is None or choice.hash != int(where.tactic, 16)):
         return False
     return where.rank is None or (choice is not None and choice.rank == where.rank)
+
+
+def body_of(node: onnx.NodeProto) -> onnx.GraphProto | None:
+    """The body of a Loop; None of anything else."""
+    return next((a.g for a in node.attribute if a.name == "body"), None) if node.op_type == "Loop" else None
+
+
+def in_body(where: Where, node: onnx.NodeProto) -> bool:
+    """Whether a node in a Loop's body is meant."""
+    body = body_of(node)
+    return body is not None and bool(where.node) and any(re.fullmatch(where.node, one.name) for one in body.node)
 
 
 def hits(

@@ -35,7 +35,7 @@ class Where:
     """Which engine layers are meant; what is left empty is not asked for."""
 
     node: str = ""
-    """Regular expression for the whole name of an ONNX node that the layer computes."""
+    """Regular expression for the whole name of an ONNX node that the layer computes, in the body of a Loop, too."""
     op: str = ""
     """The ONNX operator of a node that the layer computes."""
     layer: str = ""
@@ -72,6 +72,8 @@ class Fault:
     """Shows only under this optimisation profile."""
     non_opt_shape: bool = False
     """Shows only when an input's shape is not the profile's optimum."""
+    trip: int = 0
+    """At a node in the body of a Loop: shows from this trip on, the first being 0."""
     every: int = 1
     """Shows in each n-th execution only, counted in a context."""
     mode: str = "scale"
