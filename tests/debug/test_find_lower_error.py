@@ -26,10 +26,11 @@ LAYERS = 6  # of which TF32 alone makes an error of about 0.01
 
 
 def test_far_below_is_three_times() -> None:
-    assert fallen(0.3, [0.2, None, 0.09]) == 0.09
-    assert fallen(0.3, [0.2, 0.11]) is None
+    assert fallen(0.03, [0.02, None, 0.009]) == 0.009
+    assert fallen(0.03, [0.02, 0.011]) is None
     assert fallen(None, [0.1]) is None and fallen(0.3, [None]) is None and fallen(math.inf, [0.1]) is None
-    assert is_far_below(0.05, 0.3) and not is_far_below(None, 0.3)
+    assert fallen(1.7, [0.55]) is None  # more than any precision leaves: the fault is there in another form
+    assert is_far_below(0.01, 0.3) and not is_far_below(None, 0.3)
 
 
 @given(st.floats(1e-6, 10), st.floats(3, 1e4))

@@ -8,9 +8,12 @@ from collections.abc import Iterable
 _FAR = 3.0
 """How many times lower an error must be to count: precision and order of sums move it by less."""
 
+_PRECISION = 0.03
+"""The largest relative L2 error that may be left: more than that no precision makes, and the fault is still there."""
+
 
 def fallen(before: float | None, after: Iterable[float | None]) -> float | None:
-    """The lowest of some errors, if it is far below another.
+    """The lowest of some errors, if it is far below another, and what a precision may make of outputs.
 
     Args:
         before: The relative L2 error of the engine that fails; None if it fails otherwise.
@@ -19,7 +22,7 @@ def fallen(before: float | None, after: Iterable[float | None]) -> float | None:
     lowest = min((error for error in after if error is not None), default=None)
     if before is None or lowest is None or not math.isfinite(before):
         return None
-    return lowest if lowest * _FAR <= before else None
+    return lowest if lowest <= min(_PRECISION, before / _FAR) else None
 
 
 def is_far_below(error: float | None, before: float | None) -> bool:
