@@ -11,6 +11,7 @@ import onnx_ir as ir
 from surgeon_passes.errors import BadOptionError
 from surgeon_passes.infer_types import AllComputed, fact_of, infer_types, write_type
 from surgeon_passes.inline_call import Body, obstacle
+from surgeon_passes.mend_body import mend_body
 from surgeon_passes.near_names import did_you_mean
 from surgeon_passes.walk import Scope
 
@@ -54,6 +55,7 @@ class SchemaFunctions:
         last: Body | str = f"{node.op_type} has no definition for operator set {scope.opset} and these types"
         for text in self._texts(schema, node, scope.opset):
             proto = onnx.FunctionProto.FromString(text)
+            mend_body(proto)
             del proto.output[len(node.outputs) :]  # those that the node leaves out are not made in the body either
             function = ir.from_proto(proto)
             last = Body(node.op_type, function.graph, function.opset_imports, _attributes(schema, node))
