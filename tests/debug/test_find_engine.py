@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +17,16 @@ from surgeon_debug.find.finding import FindOutcome
 from surgeon_debug.find.fusion import find_fusion
 from surgeon_debug.find.oracle import FailureKind
 from surgeon_debug.find.tactic import find_tactic
-from surgeon_debug.find.tensorrt_builds import TensorrtBuilder
 from surgeon_debug.find.triage import Lever, Suspect, suspect_of
 from surgeon_debug.runners.catalogue import make_engine
 from surgeon_passes.errors import BadOptionError
 from tests.bench.planted_tactics.networks import network
+from tests.debug.library_in_process import forgotten, here, loaded
 from tests.debug.tensorrt_places import INSTALLED, play
 from tests.simulated_tensorrt.plan import Fault, Where
+
+__all__ = ["forgotten"]
+pytestmark = pytest.mark.usefixtures("forgotten")
 
 KERNEL = Fault("wrong_values", Where(node="matmul_4", rank=0), amount=1.0)
 FUSED = Fault("wrong_values", Where(node="matmul_4"), fused_with=("tanh_6",), amount=1.0)
@@ -41,21 +43,8 @@ def model(tmp_path: Path) -> Path:
 
 def installed(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     monkeypatch.syspath_prepend(str(INSTALLED / version))
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("tensorrt", "cuda")]:
+    for name in loaded():
         monkeypatch.delitem(sys.modules, name)
-
-
-@pytest.fixture(autouse=True)
-def forgotten() -> Iterator[None]:
-    """The library reads its plan when it is imported; the next test has another."""
-    yield
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("tensorrt", "cuda")]:
-        del sys.modules[name]
-
-
-def here(made: TensorrtBuilder) -> TensorrtBuilder:
-    """Engines in this process, which is quicker; nothing here crashes."""
-    return dataclasses.replace(made, isolated=False, timeout=None)
 
 
 @pytest.mark.parametrize("version", ["10.16", "11.4"])

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,12 @@ from surgeon_debug.find.finding import FindOutcome
 from surgeon_debug.find.fusion import find_fusion
 from surgeon_debug.find.tensorrt_builds import TensorrtBuilder
 from surgeon_debug.values import Feeds, Value
+from tests.debug.library_in_process import forgotten, here
 from tests.debug.tensorrt_places import INSTALLED, play
 from tests.simulated_tensorrt.plan import Fault, Where
+
+__all__ = ["forgotten"]
+pytestmark = pytest.mark.usefixtures("forgotten")
 
 NET = """<ir_version: 9, opset_import: ["" : 17]>
     net (float[4, 16] x) => (float[4, 16] y) {
@@ -50,15 +53,8 @@ def model(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(INSTALLED / "11.4"))
-    yield
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("tensorrt", "cuda")]:
-        del sys.modules[name]
-
-
-def here(made: TensorrtBuilder) -> TensorrtBuilder:
-    return dataclasses.replace(made, isolated=False, timeout=None)
 
 
 def nodes_of(found: object) -> list[set[str]]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +14,16 @@ from surgeon_debug.find.engine_ground import Question
 from surgeon_debug.find.finding import FindOutcome
 from surgeon_debug.find.fusion import find_fusion
 from surgeon_debug.find.tactic import find_tactic
-from surgeon_debug.find.tensorrt_builds import TensorrtBuilder
 from surgeon_debug.find.triage import Suspect
 from surgeon_debug.widened_model import widen_model
 from surgeon_passes.graph import from_proto, to_proto
 from tests.bench.planted_tactics.networks import network
+from tests.debug.library_in_process import forgotten, here
 from tests.debug.tensorrt_places import INSTALLED, play
 from tests.simulated_tensorrt.plan import Fault, Where
+
+__all__ = ["forgotten"]
+pytestmark = pytest.mark.usefixtures("forgotten")
 
 KERNEL = Fault("wrong_values", Where(node="matmul_1", rank=0), amount=1.0)
 
@@ -61,17 +61,6 @@ def ready(monkeypatch: pytest.MonkeyPatch, folder: Path, proto: onnx.ModelProto,
     play(monkeypatch, folder, *faults)
     onnx.save(proto, folder / "model.onnx")
     return folder / "model.onnx"
-
-
-@pytest.fixture(autouse=True)
-def forgotten() -> Iterator[None]:
-    yield
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("tensorrt", "cuda")]:
-        del sys.modules[name]
-
-
-def here(made: TensorrtBuilder) -> TensorrtBuilder:
-    return dataclasses.replace(made, isolated=False, timeout=None)
 
 
 def test_an_overflow_is_the_graphs_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
