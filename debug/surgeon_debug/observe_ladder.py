@@ -30,11 +30,6 @@ from surgeon_debug.user_functions import Postprocess
 from surgeon_debug.values import Feeds
 
 
-def can_climb(target: str) -> bool:
-    """Whether a runner can be looked into so: only TensorRT can."""
-    return target.partition(":")[0].strip() == "tensorrt"
-
-
 def climb(
     model: ModelLike,
     *,

@@ -19,10 +19,11 @@ from surgeon_debug.comparison import Comparison
 from surgeon_debug.feed_files import check_feeds, load_feeds
 from surgeon_debug.layers import DEFAULT_REFERENCE, RunnerLike, as_engine, compare_models
 from surgeon_debug.limits import Limits
-from surgeon_debug.observe_ladder import can_climb, climb
+from surgeon_debug.observe_ladder import climb
 from surgeon_debug.pair import LayerOptions
 from surgeon_debug.replay import ReplayResult
 from surgeon_debug.replay import replay as replay_bundle
+from surgeon_debug.runners.runner_text import names_tensorrt
 from surgeon_debug.stage import staged
 from surgeon_debug.values import Feeds, Value
 from surgeon_passes import extract as extracting
@@ -248,7 +249,7 @@ def compare(
         "timeout": timeout,
         "memory_cap": memory_cap,
     }
-    if layers is True and other is None and isinstance(target, str) and can_climb(target):
+    if layers is True and other is None and isinstance(target, str) and names_tensorrt(target):
         return climb(model, target=target, **shared)
     return compare_models(model, other, target=target, layers=layers, **shared)
 

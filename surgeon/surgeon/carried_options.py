@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import Any
 
 _COMMON: dict[str, Any] = {
@@ -42,5 +41,5 @@ def carried_options(request: object, **differs: Any) -> str:
             words.append(option)
             continue
         for one in value if isinstance(value, tuple) else [value]:
-            words += [option, str(one) if isinstance(one, Path) else f"{one}"]
+            words += [option, str(one)]
     return "".join(f" {shlex.quote(word)}" for word in words)

@@ -10,26 +10,22 @@ from typing import Any
 
 from surgeon import options
 from surgeon.console import talk
+from surgeon.sampled_request import SampledRequest
 from surgeon.targets import check_targets
 from surgeon_debug.annotate import NodeNote, annotate
 from surgeon_debug.comparison import Comparison, TensorResult
-from surgeon_debug.feed_files import load_feeds
 from surgeon_debug.layers import compare_models
-from surgeon_debug.limits import Limits
 from surgeon_debug.pair import LayerOptions
 from surgeon_debug.result_file import save_result
 from surgeon_debug.runners.contract import Engine
-from surgeon_debug.user_functions import load_postprocess
 from surgeon_passes.errors import BadOptionError
-from surgeon_passes.graph import load
 from surgeon_passes.spec import parse_size
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request(SampledRequest):
     """The options of ``surgeon compare``, as typed; see its help."""
 
-    model: Path
     other: Path | None
     reference: str
     target: str | None
@@ -40,20 +36,9 @@ class Request:
     iterations: int
     inner: int
     pieces: bool
-    feeds: Path | None
-    samples: int
-    seed: int
-    dims: str
-    rtol: float | None
-    atol: float | None
-    metric: tuple[str, ...]
-    per_tensor: Path | None
-    postprocess: str | None
     against: Path | None
     save_reference: Path | None
-    save: Path | None
     annotate: Path | None
-    allow_external: bool
 
     @property
     def layer_options(self) -> LayerOptions | bool:
@@ -90,17 +75,13 @@ def perform(request: Request, engines: Sequence[Engine]) -> Comparison:
 
 def shared_arguments(request: Request) -> dict[str, Any]:
     """The arguments that do not depend on how layers are compared."""
-    given = None
-    if request.feeds is not None:
-        given = load_feeds(request.feeds, load(request.model, allow_external=request.allow_external))
-    limits = Limits.parse(request.metric, request.per_tensor, rtol=request.rtol, atol=request.atol)
     return {
-        "feeds": given,
+        "feeds": request.load_feeds(),
         "samples": request.samples,
         "seed": request.seed,
         "dims": options.parse_dims(request.dims),
-        "limits": limits if limits.given else None,
-        "postprocess": None if request.postprocess is None else load_postprocess(request.postprocess),
+        "limits": request.limits(),
+        "postprocess": request.load_postprocess(),
         "against": request.against,
         "save_reference": request.save_reference,
         "allow_external": request.allow_external,

@@ -11,16 +11,12 @@ from rich.console import Console
 
 from surgeon.console import print_json, results, talk
 from surgeon.progress_log import ProgressLog
+from surgeon.sampled_request import SampledRequest
 from surgeon.targets import check_targets
-from surgeon_debug.feed_files import load_feeds
 from surgeon_debug.find.finding import FindOutcome
-from surgeon_debug.limits import Limits
 from surgeon_debug.result_file import save_result
 from surgeon_debug.search.budget import Budget
-from surgeon_debug.user_functions import Postprocess, load_postprocess
-from surgeon_debug.values import Feeds
 from surgeon_passes.errors import BadOptionError, FileError
-from surgeon_passes.graph import load
 from surgeon_passes.spec import parse_size
 
 EXIT_CODES = {FindOutcome.FOUND: 0, FindOutcome.NOTHING: 1, FindOutcome.UNDECIDED: 3}
@@ -43,56 +39,17 @@ _G = TypeVar("_G", bound=Found)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SearchRequest:
+class SearchRequest(SampledRequest):
     """The options that all searches have, as typed; see their help."""
 
-    model: Path
     reference: str | None = None
-    feeds: Path | None = None
-    samples: int = 1
-    seed: int = 0
-    dims: str = ""
-    rtol: float | None = None
-    atol: float | None = None
-    metric: tuple[str, ...] = ()
-    per_tensor: Path | None = None
-    postprocess: str | None = None
     jobs: int | None = None
     workers: str | None = None
     resume: Path | None = None
     max_trials: int | None = None
     max_seconds: float | None = None
-    save: Path | None = None
     timeout: float | None = None
     memory_cap: str | None = None
-    allow_external: bool = False
-
-    def load_feeds(self) -> Sequence[Feeds] | None:
-        """The samples in the file that was named; None if none was.
-
-        Raises:
-            SurgeonError: It or the model cannot be read, or they do not fit each other.
-        """
-        if self.feeds is None:
-            return None
-        return load_feeds(self.feeds, load(self.model, allow_external=self.allow_external))
-
-    def limits(self) -> Limits | None:
-        """The caller's own limits; None if there are none.
-
-        Raises:
-            SurgeonError: They make no sense.
-        """
-        limits = Limits.parse(self.metric, self.per_tensor, rtol=self.rtol, atol=self.atol)
-        return limits if limits.given else None
-
-    def load_postprocess(self) -> Postprocess | None:
-        """The function that makes what is compared; None for the outputs themselves.
-
-        Raises:
-            SurgeonError: There is none of that name.
-        """
-        return None if self.postprocess is None else load_postprocess(self.postprocess)
 
     @property
     def cap(self) -> int | None:

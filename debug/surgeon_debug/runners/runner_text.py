@@ -114,3 +114,8 @@ def checked_cap(size: int) -> int:
     if size <= 0:
         raise BadOptionError(f"nothing runs in {size} bytes of memory", hint="give a size such as 4GB")
     return size
+
+
+def names_tensorrt(text: str | None) -> bool:
+    """Whether a runner's text names TensorRT, whose fused layers can be looked into without taking them apart."""
+    return text is not None and text.partition(":")[0].strip() == "tensorrt"

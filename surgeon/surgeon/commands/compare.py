@@ -26,12 +26,7 @@ _FILE = click.Path(path_type=Path)
     is_flag=True,
     help="With --layers on TensorRT: compare piece by piece as on other engines, which takes fused layers apart.",
 )
-@click.option("--feeds", type=_FILE, metavar="FILE", help=options.FEEDS_HELP)
-@click.option(
-    "--samples", default=1, show_default=True, type=click.IntRange(1), help="Seeded inputs where no file is given."
-)
-@click.option("--seed", default=0, show_default=True, help="Seed of these inputs.")
-@options.dims_option
+@options.sample_options
 @options.limit_options
 @click.option("--against", type=_FILE, metavar="FILE", help="Values computed earlier, in the reference's place.")
 @click.option(
@@ -61,6 +56,7 @@ def command(**given: Any) -> int:
       surgeon compare model.onnx --target onnxruntime:python=/other/bin/python --layers
     """
     from surgeon.starting import started
+    from surgeon_debug.runners.runner_text import names_tensorrt
     from surgeon_passes.errors import BadOptionError
 
     reference, target = given["reference"], given["target"]
@@ -68,7 +64,7 @@ def command(**given: Any) -> int:
         raise BadOptionError("nothing says what to compare with", hint="add --target RUNNER or a second model")
     as_json, timeout, cap = (given.pop(name) for name in ("as_json", "timeout", "memory_cap"))
     # On TensorRT layers are looked at in engines of several kinds, which are started one after the other.
-    climbs = given["layers"] and not given["pieces"] and given["other"] is None and _names_tensorrt(target)
+    climbs = given["layers"] and not given["pieces"] and given["other"] is None and names_tensorrt(target)
     with started([reference] if climbs else [reference, target or reference], timeout, cap) as engines:
         from surgeon.carried_options import carried_options
         from surgeon.comparing import Request, perform, write_files
@@ -89,7 +85,3 @@ def command(**given: Any) -> int:
         print_comparison(results(), done, carried_options(request, reference=DEFAULT_REFERENCE))
     write_files(done, request)
     return 0 if done.verdict == "agree" else 1
-
-
-def _names_tensorrt(target: str | None) -> bool:
-    return target is not None and target.partition(":")[0].strip() == "tensorrt"
