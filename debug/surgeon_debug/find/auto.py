@@ -18,8 +18,8 @@ from surgeon_debug.find.lower_error import fallen, is_far_below, limit_between
 from surgeon_debug.find.oracle import Signature
 from surgeon_debug.find.tactic import BUILDS
 from surgeon_debug.find.tactic_census import Census
-from surgeon_debug.find.tactic_pins import FreeChoice, Pin, Pinned
-from surgeon_debug.find.tactic_rounds import Rounds
+from surgeon_debug.find.tactic_pins import FreeChoice
+from surgeon_debug.find.tactic_rounds import Rounds, every_tactic
 from surgeon_debug.find.tensorrt_builds import RIGHT, TensorrtBuilder, other_sizes
 from surgeon_debug.find.triage import Lever, Suspect, suspect_of, variants_of
 from surgeon_debug.find.trials import stopped_early
@@ -189,8 +189,7 @@ class _Triage:
         census = Census(base)
         if census.rounds == 1 or not seen.record.cache:
             return
-        pins = tuple(Pin(key, hash_) for key, order in census.orders.items() for hash_ in order[1:])
-        dimension = Pinned(seen.record.cache, base, pins, exact=False)
+        dimension = every_tactic(seen.record.cache, base, census)
         with trials.along(dimension, against=seen) as made:
             rounds = Rounds(made, dimension, census)
             rounds.take(every=False)

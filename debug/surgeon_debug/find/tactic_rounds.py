@@ -20,6 +20,7 @@ from surgeon_debug.find.oracle import FailureKind, TrialRecord
 from surgeon_debug.find.tactic_census import Census
 from surgeon_debug.find.tactic_pins import Pin, Pinned
 from surgeon_debug.find.trials import Trials
+from surgeon_debug.runners.tensorrt.tactic_tables import KeyTactics
 from surgeon_debug.search.bisect import PrefixBisect
 from surgeon_debug.search.trial import Outcome
 from surgeon_debug.search.turned import UNRESOLVED, Turned
@@ -32,6 +33,18 @@ _OFFENDERS = 4  # tactics with which nothing can be built that are looked for
 _HOPELESS = 2  # tactics in a row that cannot even be pinned alone, after which it is no tactic's fault
 
 Assignment = Mapping[str, str]
+
+
+def every_tactic(cache: str, base: Mapping[str, KeyTactics], census: Census) -> Pinned:
+    """A dimension whose elements are every tactic of every key that was not chosen.
+
+    Args:
+        cache: The timing cache that was recorded.
+        base: The tactics of each key, and the chosen one.
+        census: In which order they are tried.
+    """
+    pins = tuple(Pin(key, hash_) for key, order in census.orders.items() for hash_ in order[1:])
+    return Pinned(cache, base, pins, exact=False)
 
 
 class Rounds:

@@ -17,7 +17,7 @@ from surgeon_debug.find.tactic_census import Census
 from surgeon_debug.find.tactic_finding import TacticCulprit, TacticFinding
 from surgeon_debug.find.tactic_pins import FreeChoice, Pin, Pinned
 from surgeon_debug.find.tactic_result import TacticResult, TacticTrail, member_of
-from surgeon_debug.find.tactic_rounds import Assignment, Rounds
+from surgeon_debug.find.tactic_rounds import Assignment, Rounds, every_tactic
 from surgeon_debug.find.tensorrt_builds import other_sizes
 from surgeon_debug.find.trials import Trials, stopped_early
 from surgeon_debug.journal import Journal
@@ -187,8 +187,7 @@ class TacticSearch:
         """Try all tactics until a build is right, then find what makes the difference."""
         trail = self._trail
         census = trail.census = Census(trail.base)
-        pins = tuple(Pin(key, hash_) for key, order in census.orders.items() for hash_ in order[1:])
-        dimension = Pinned(seen.record.cache, trail.base, pins, exact=False)
+        dimension = every_tactic(seen.record.cache, trail.base, census)
         recorded_choice = _chosen(trail.base)
         census.note(recorded_choice, _outcome(seen))
         with trials.along(dimension, against=seen) as made:
